@@ -1,0 +1,270 @@
+// The box: the file in which a process keeps its heap profile outside its own death. This header is
+// the format's specification; writer and reader include it and nothing else describes it.
+//
+// A box is one file, mapped shared by the process that it describes and by nobody else for writing.
+// It starts with a Header; the header names the regions, each an array of fixed-size records
+// (kStrings: bytes):
+//
+//   region      record         grows by   one record is
+//   kModules    Module         append     a mapped executable segment: of an ELF file, or of memory
+//   kStrings    byte           append     names that other records point at, not zero-terminated
+//   kLocations  Location       append     one distinct program counter
+//   kFrames     uint32 index   append     stacks' frames: indexes of locations, leaf first
+//   kStacks     Stack          append     one distinct stack, with its counters
+//   kSamples    Sample         hash       one live recorded allocation; in levels, see below
+//   kHistory    TimelinePoint  ring       memory use, one point per kHistoryPeriodSeconds or more
+//   kRecent     TimelinePoint  ring       memory use, every look at it: the last seconds in detail
+//   kEvents     Event          ring       what happened: dumps, rungs, thinning, failures
+//
+// Numbers are little-endian and naturally aligned. Sizes are bytes. Times are nanoseconds: `_mono`
+// of CLOCK_MONOTONIC, `_utc` since 1970. An index counts from 0; a field called `..._plus_one` has
+// 0 for "none".
+//
+// Publication. The writer dies by SIGKILL between any two instructions, so a record becomes real by
+// ONE store:
+//   append    the writer takes a slot by adding 1 to the region's `used` (so `used` runs ahead of
+//             what is filled), fills it, then release-stores the record's publishing word, which
+//             was zero: Module.state, Location.pc, Stack.depth. A reader skips records below `used`
+//             whose word is zero. Records are never removed.
+//   kSamples  the publishing word is Sample.address: 0 and kSampleClaimed are "free" and "being
+//             filled". It is cleared before anything else when the allocation is freed.
+//   rings     `used` counts all points ever written; slot = number modulo capacity. A point is real
+//             if its `sequence` equals its number + 1; the writer zeroes it first and stores it
+//             last.
+// Counters only grow, by atomic adds; a stack's live value is allocated - freed. A reader reads
+// freed before allocated, so that no difference is negative. Between two adds of one operation a
+// kill can fall: sums are right to within the operations that were in flight.
+//
+// Space is reserved before it is touched: a page below Region.reserved can be stored to without
+// SIGBUS, the rest of the file is a hole. A reader of a file that ends early takes what is there.
+//
+// A reader trusts nothing: it checks the header once, and every index, offset and length where it
+// is used.
+#pragma once
+
+#include <cstdint>
+
+namespace heapflare::box {
+
+inline constexpr uint64_t kMagic = 0x0a31424552414c46;  // "FLAREB1\n" in the file
+// Changes when an older reader would misread the file.
+inline constexpr uint32_t kVersion = 1;
+
+// What HEAPFLARE_BOX_SIZE may ask for; a larger box is not believed.
+inline constexpr uint64_t kMinimumFileBytes = uint64_t{1} << 20;
+inline constexpr uint64_t kMaximumFileBytes = uint64_t{1} << 33;
+
+inline constexpr uint32_t kMaxFrames = 512;    // frames of one stack, at most
+inline constexpr uint32_t kNameBytes = 64;     // Header.program
+inline constexpr uint32_t kBuildIdBytes = 32;  // longest build id kept; SHA-1 has 20
+inline constexpr uint32_t kHistoryPeriodSeconds = 10;
+
+// Objects are counted in units of 1/65536, bytes in units of 1/256, so that a sample's weight (1/p)
+// is kept without bias and a free takes out exactly what the allocation put in; 2^56 bytes fit a
+// counter.
+inline constexpr int kObjectShift = 16;
+inline constexpr int kByteShift = 8;
+// The bytes, in units of 1/256, that one sample of `size` bytes and `weight` objects (1/65536)
+// stands for.
+constexpr uint64_t WeightedBytes(uint64_t size, uint64_t weight) {
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(size) * weight) >>
+                               (kObjectShift - kByteShift));
+}
+
+// Units of the format to units of people, rounded to nearest.
+constexpr uint64_t WholeObjects(uint64_t objects) {
+  return (objects + (uint64_t{1} << (kObjectShift - 1))) >> kObjectShift;
+}
+constexpr uint64_t WholeBytes(uint64_t bytes) {
+  return (bytes + (uint64_t{1} << (kByteShift - 1))) >> kByteShift;
+}
+
+enum RegionId : uint32_t {
+  kModules,
+  kStrings,
+  kLocations,
+  kFrames,
+  kStacks,
+  kSamples,
+  kHistory,
+  kRecent,
+  kEvents,
+  kRegionCount,
+};
+
+struct Region {
+  uint64_t offset;    // of the region in the file, a multiple of the page size (4 KiB)
+  uint64_t capacity;  // records
+  uint64_t record_bytes;
+  uint64_t used;      // records taken (append), points ever written (rings), unused (kSamples)
+  uint64_t reserved;  // bytes from `offset` on that have space in the file system
+};
+
+enum class State : uint32_t {
+  kStarting = 0,  // the header is not complete; nothing else is to be believed
+  kRunning = 1,   // recording, or killed while recording
+  kClosed = 2,    // the process exited by itself; normally the file is removed as well
+};
+
+// What is not in the profile, and why; each counts since the process started.
+struct Losses {
+  uint64_t samples;           // not recorded: no room for the sample, or the recorder was busy
+  uint64_t sample_bytes;      // what those stood for
+  uint64_t folded_stacks;     // samples booked on the "other" stack, for want of room for their own
+  uint64_t truncated_stacks;  // stacks that are deeper than the limit on frames
+  uint64_t unwind_failures;   // stacks that could not be walked to their end
+  uint64_t thinnings;     // times the interval was doubled because the samples' region filled up
+  uint64_t missed_frees;  // frees that bypassed the recorder, found when the address came back
+};
+
+struct Header {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t header_bytes;  // sizeof(Header)
+  uint32_t state;         // State; the publishing word of the whole box
+  uint32_t region_count;
+  uint64_t file_bytes;
+  Region regions[kRegionCount];
+
+  // The process. `pid` counts in the PID namespace whose inode is `pid_namespace`; together with
+  // `start_ticks` (/proc/PID/stat, field 22) it tells whether the process still lives.
+  uint32_t pid;
+  uint32_t uid;
+  uint64_t pid_namespace;
+  uint64_t start_ticks;
+  uint64_t start_utc;   // of the process
+  uint64_t opened_utc;  // of the box
+  uint64_t opened_mono;
+  uint8_t boot_id[16];         // of /proc/sys/kernel/random/boot_id
+  char program[kNameBytes];    // basename of the executable, zero-padded
+  char recorder_version[16];   // zero-padded
+  uint32_t executable_module;  // index of the main program's module
+  uint32_t max_frames;         // frames kept per stack
+  // The sample interval: bytes, 1 = every allocation, 0 = off; as configured and at present
+  // (thinned, or changed).
+  uint64_t configured_interval;
+  uint64_t interval;
+
+  // Counters and state that change. One writer at a time unless said otherwise.
+  alignas(64) uint64_t heartbeat_mono;  // last sign of life of the recorder's own thread
+  uint64_t heartbeat_utc;
+  uint64_t samples_taken;    // recorded allocations ever; added to by all threads
+  uint64_t samples_live;     // of them not yet freed
+  uint64_t allocated_bytes;  // 1/256 byte, sum over all stacks
+  uint64_t freed_bytes;      // 1/256 byte, sum over all stacks
+  uint32_t dumps;            // profiles written
+  uint32_t sample_levels;    // levels of kSamples in use
+  // A futex that another process (`heapflare snapshot`) adds 1 to and wakes, to make the recorder
+  // look at its control file.
+  uint32_t doorbell;
+  uint32_t unused;
+  Losses losses;
+};
+
+// Samples: a hash table in kSampleLevels levels, level i with 4^i times the slots of level 0, so
+// that few samples touch few pages. A sample sits in one of the kSampleWindow slots that follow its
+// home slot (wrapping round) in some level.
+inline constexpr uint32_t kSampleLevels = 4;
+inline constexpr uint32_t kSampleShares = 85;  // 1 + 4 + 16 + 64
+inline constexpr uint64_t kSampleClaimed = 1;
+
+struct Sample {
+  uint64_t address;
+  uint64_t size;         // bytes asked for
+  uint64_t weight;       // objects that it stands for, in 1/65536
+  uint32_t stack;        // index
+  uint32_t born_tenths;  // of a second after Header.opened_mono
+};
+
+enum class ModuleState : uint32_t {
+  kUnpublished = 0,
+  kLoaded = 1,
+  kUnloaded = 2,  // no longer mapped, or not there; its locations stay valid
+};
+
+// One executable segment, as /proc/PID/maps shows it.
+struct Module {
+  uint32_t state;  // ModuleState; the publishing word
+  uint32_t build_id_bytes;
+  uint64_t start;
+  uint64_t limit;
+  uint64_t file_offset;
+  uint32_t path_offset;  // in kStrings; "[vdso]", "[anon]" for memory without a file
+  uint32_t path_bytes;
+  uint64_t device;  // major << 32 | minor
+  uint64_t inode;
+  uint8_t build_id[kBuildIdBytes];
+};
+
+struct Location {
+  uint64_t pc;  // a return address; the publishing word
+  uint32_t module_plus_one;
+  uint32_t unused;
+};
+
+enum StackFlags : uint32_t {
+  kStackTruncated = 1,   // deeper than max_frames: the outermost frames are missing
+  kStackIncomplete = 2,  // the unwinder stopped early (foreign stack, no unwind information)
+  kStackOther = 4,       // stands for all stacks that found no room; it has no frames
+};
+
+struct Stack {
+  uint32_t depth;  // frames + 1; the publishing word
+  uint32_t flags;  // StackFlags
+  uint64_t first_frame;
+  uint64_t hash;
+  uint64_t allocated_objects;  // 1/65536 each
+  uint64_t allocated_bytes;    // 1/256 each
+  uint64_t freed_objects;
+  uint64_t freed_bytes;
+  uint64_t unused;
+};
+
+// One look at memory. Bytes; kUnknown where it could not be read.
+inline constexpr uint64_t kUnknown = ~uint64_t{0};
+
+struct TimelinePoint {
+  uint64_t sequence;
+  uint64_t time_mono;
+  uint64_t usage;  // what the cgroup charges
+  uint64_t limit;  // kUnknown: none
+  uint64_t working_set;
+  uint64_t anonymous;
+  uint64_t file;
+  uint64_t shared;  // shmem and tmpfs
+  uint64_t kernel;
+  uint64_t resident;   // of this process
+  uint64_t live_heap;  // estimate, bytes
+  uint64_t oom_kills;  // counter of the cgroup
+};
+
+enum class EventKind : uint32_t {
+  kNone = 0,
+  kDump = 1,             // a = number, b = bytes of the file, c = nanoseconds it took
+  kDumpFailed = 2,       // a = number, b = errno
+  kRung = 3,             // a = the rung (bytes), b = what was measured, c = effective limit
+  kStraw = 4,            // a = bytes asked for, b = headroom, c = stack
+  kIntervalChanged = 5,  // a = before, b = after
+  kThinned = 6,          // a = interval before, b = after, c = live samples
+  kRegionFull = 7,       // a = RegionId
+  kLimitChanged = 8,     // a = before, b = after
+  kCredentials = 9,      // a = user id that the recorder's thread took over from the service
+};
+
+struct Event {
+  uint64_t sequence;
+  uint64_t time_mono;
+  uint32_t kind;  // EventKind
+  uint32_t unused;
+  uint64_t a;
+  uint64_t b;
+  uint64_t c;
+  uint64_t usage;  // the cgroup's at that moment; kUnknown
+  char text[40];   // the reason of a dump ("rung-90pct"), zero-padded
+};
+
+static_assert(sizeof(Header) <= 4096, "the first region starts on the second page");
+static_assert(sizeof(Sample) == 32 && sizeof(Module) == 88 && sizeof(Location) == 16);
+static_assert(sizeof(Stack) == 64 && sizeof(TimelinePoint) == 96 && sizeof(Event) == 96);
+
+}  // namespace heapflare::box

@@ -1,0 +1,144 @@
+#include "lib/box/sample_table.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "lib/base/syscall.h"
+
+namespace heapflare::box {
+namespace {
+
+constexpr uint32_t kWindow = 64;
+
+// Fibonacci hashing; the low four bits of an address are the same for nearly all blocks.
+uint64_t Home(uint64_t address, uint64_t slots) {
+  const uint64_t hash = (address >> 4) * 0x9e3779b97f4a7c15;
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(hash) * slots) >> 64);
+}
+
+}  // namespace
+
+int SampleTable::Attach(Mapping* mapping) {
+  const uint64_t unit = mapping->header().regions[kSamples].capacity / kSampleShares;
+  capacity_ = unit * kSampleShares;
+  void* reach = base::Map(nullptr, capacity_, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+  if (reach == nullptr) return -ENOMEM;
+  mapping_ = mapping;
+  reach_ = static_cast<uint8_t*>(reach);
+  uint64_t at = 0;
+  uint64_t slots = unit;
+  for (Level& level : levels_) {
+    level = {.slots = mapping->Records<Sample>(kSamples) + at,
+             .reach = reach_ + at,
+             .slot_count = slots,
+             .live = 0};
+    at += slots;
+    slots *= 4;
+  }
+  return Raise(0) ? 0 : -ENOSPC;
+}
+
+void SampleTable::Detach() {
+  if (reach_ != nullptr) base::Unmap(reach_, capacity_);
+  *this = SampleTable();
+}
+
+uint64_t SampleTable::live() const {
+  return Atomic(mapping_->header().samples_live).load(std::memory_order_relaxed);
+}
+
+// Puts one more level than `levels` into use, unless another thread did.
+bool SampleTable::Raise(uint32_t levels) {
+  if (levels >= kSampleLevels) return false;
+  const Level& next = levels_[levels];
+  const auto end = static_cast<uint64_t>(next.slots + next.slot_count - levels_[0].slots);
+  if (!mapping_->Reserve(kSamples, end * sizeof(Sample))) return false;
+  Atomic(mapping_->header().sample_levels)
+      .compare_exchange_strong(levels, levels + 1, std::memory_order_release);
+  return true;
+}
+
+bool SampleTable::Insert(const Sample& sample) {
+  const auto in_use = Atomic(mapping_->header().sample_levels);
+  for (;;) {
+    const uint32_t levels = in_use.load(std::memory_order_acquire);
+    Level& top = levels_[levels - 1];
+    const bool crowded =
+        Atomic(top.live).load(std::memory_order_relaxed) >= top.slot_count / 10 * 7;
+    if (!(crowded && levels < kSampleLevels)) {
+      for (uint32_t i = levels; i-- > 0;) {
+        if (InsertAt(levels_[i], sample)) return true;
+      }
+    }
+    if (Raise(levels)) continue;
+    // No space for a higher level: the lower ones are used to the last slot.
+    for (uint32_t i = levels; i-- > 0;) {
+      if (InsertAt(levels_[i], sample)) return true;
+    }
+    return false;
+  }
+}
+
+bool SampleTable::InsertAt(Level& level, const Sample& sample) {
+  const uint64_t home = Home(sample.address, level.slot_count);
+  uint64_t at = home;
+  for (uint32_t distance = 0; distance < kWindow; ++distance) {
+    Sample& slot = level.slots[at];
+    const auto word = Atomic(slot.address);
+    uint64_t free = 0;
+    if (word.load(std::memory_order_relaxed) == 0 &&
+        word.compare_exchange_strong(free, kSampleClaimed, std::memory_order_acquire)) {
+      slot.size = sample.size;
+      slot.weight = sample.weight;
+      slot.stack = sample.stack;
+      slot.born_tenths = sample.born_tenths;
+      // Before the address: who frees it must find it.
+      const auto reach = Atomic(level.reach[home]);
+      uint8_t seen = reach.load(std::memory_order_relaxed);
+      while (seen < distance + 1 &&
+             !reach.compare_exchange_weak(seen, static_cast<uint8_t>(distance + 1),
+                                          std::memory_order_relaxed)) {
+      }
+      word.store(sample.address, std::memory_order_release);
+      Atomic(level.live).fetch_add(1, std::memory_order_relaxed);
+      Atomic(mapping_->header().samples_live).fetch_add(1, std::memory_order_relaxed);
+      return true;
+    }
+    if (++at == level.slot_count) at = 0;
+  }
+  return false;
+}
+
+SampleTable::Found SampleTable::Find(uint64_t address) const {
+  const uint32_t levels = Atomic(mapping_->header().sample_levels).load(std::memory_order_acquire);
+  for (uint32_t i = levels; i-- > 0;) {
+    const Level& level = levels_[i];
+    const uint64_t home = Home(address, level.slot_count);
+    const uint8_t reach = Atomic(level.reach[home]).load(std::memory_order_relaxed);
+    uint64_t at = home;
+    for (uint32_t distance = 0; distance < reach; ++distance) {
+      Sample& slot = level.slots[at];
+      if (Atomic(slot.address).load(std::memory_order_acquire) == address) return {&slot, i};
+      if (++at == level.slot_count) at = 0;
+    }
+  }
+  return {nullptr, 0};
+}
+
+bool SampleTable::Remove(uint64_t address, Sample* sample) {
+  const Found found = Find(address);
+  if (found.slot == nullptr) return false;
+  *sample = *found.slot;
+  sample->address = address;
+  uint64_t expected = address;
+  // Fails only when the program frees the block twice at once.
+  if (!Atomic(found.slot->address).compare_exchange_strong(expected, 0)) return false;
+  Atomic(levels_[found.level].live).fetch_sub(1, std::memory_order_relaxed);
+  Atomic(mapping_->header().samples_live).fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace heapflare::box

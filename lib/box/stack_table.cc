@@ -1,0 +1,150 @@
+#include "lib/box/stack_table.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include <bit>
+
+#include "lib/base/syscall.h"
+
+namespace heapflare::box {
+namespace {
+
+// The finalizer of MurmurHash3 (Appleby, public domain): every input bit moves every output bit.
+uint64_t Mix(uint64_t value) {
+  value ^= value >> 33;
+  value *= 0xff51afd7ed558ccd;
+  value ^= value >> 33;
+  value *= 0xc4ceb9fe1a85ec53;
+  return value ^ (value >> 33);
+}
+
+uint64_t HashFrames(const uint64_t* locations, uint32_t depth, uint32_t flags) {
+  uint64_t hash = Mix(depth | static_cast<uint64_t>(flags) << 32);
+  for (uint32_t i = 0; i < depth; ++i) hash = Mix(hash ^ locations[i]) + 0x9e3779b97f4a7c15;
+  return hash;
+}
+
+}  // namespace
+
+int StackTable::Attach(Mapping* mapping, FindModule find_module) {
+  const Region* regions = mapping->header().regions;
+  const uint64_t location_slots = std::bit_ceil(regions[kLocations].capacity * 2);
+  const uint64_t stack_slots = std::bit_ceil(regions[kStacks].capacity * 2);
+  void* memory = base::Map(nullptr, (location_slots + stack_slots) * sizeof(uint32_t),
+                           PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+  if (memory == nullptr) return -ENOMEM;
+  mapping_ = mapping;
+  find_module_ = find_module;
+  locations_ = mapping->Records<Location>(kLocations);
+  stacks_ = mapping->Records<Stack>(kStacks);
+  frames_ = mapping->Records<uint32_t>(kFrames);
+  location_index_ = static_cast<uint32_t*>(memory);
+  stack_index_ = location_index_ + location_slots;
+  location_mask_ = location_slots - 1;
+  stack_mask_ = stack_slots - 1;
+  return AppendStack(nullptr, 0, kStackOther, 0) == kOtherStack ? 0 : -ENOSPC;
+}
+
+void StackTable::Detach() {
+  if (location_index_ != nullptr) {
+    base::Unmap(location_index_, (location_mask_ + stack_mask_ + 2) * sizeof(uint32_t));
+  }
+  *this = StackTable();
+}
+
+uint32_t StackTable::Intern(uint64_t* frames, uint32_t depth, uint32_t flags) {
+  for (uint32_t i = 0; i < depth; ++i) {
+    const uint32_t location = InternLocation(frames[i]);
+    if (location == kNoLocation) return kOtherStack;
+    frames[i] = location;
+  }
+  const uint64_t hash = HashFrames(frames, depth, flags);
+  uint32_t mine = kOtherStack;
+  for (uint64_t at = hash & stack_mask_, tries = 0; tries <= stack_mask_;
+       at = (at + 1) & stack_mask_, ++tries) {
+    const auto entry = Atomic(stack_index_[at]);
+    uint32_t index_plus_one = entry.load(std::memory_order_acquire);
+    if (index_plus_one == 0) {
+      if (mine == kOtherStack) mine = AppendStack(frames, depth, flags, hash);
+      if (mine == kOtherStack) return kOtherStack;
+      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_release)) {
+        return mine;
+      }
+    }
+    const Stack& stack = stacks_[index_plus_one - 1];
+    if (stack.hash == hash && stack.depth == depth + 1) return index_plus_one - 1;
+  }
+  return kOtherStack;
+}
+
+// A library that was unloaded may have made room for another one: its locations are not those of
+// the newcomer.
+bool StackTable::IsCurrent(const Location& location) const {
+  const uint32_t module =
+      Atomic(const_cast<uint32_t&>(location.module_plus_one)).load(std::memory_order_relaxed);
+  if (module == 0) return true;
+  uint32_t& state = mapping_->Records<Module>(kModules)[module - 1].state;
+  return Atomic(state).load(std::memory_order_relaxed) ==
+         static_cast<uint32_t>(ModuleState::kLoaded);
+}
+
+uint32_t StackTable::InternLocation(uint64_t pc) {
+  for (uint64_t at = Mix(pc) & location_mask_, tries = 0; tries <= location_mask_;
+       at = (at + 1) & location_mask_, ++tries) {
+    const auto entry = Atomic(location_index_[at]);
+    uint32_t index_plus_one = entry.load(std::memory_order_acquire);
+    const bool same_pc = index_plus_one != 0 && locations_[index_plus_one - 1].pc == pc;
+    if (same_pc && IsCurrent(locations_[index_plus_one - 1])) return index_plus_one - 1;
+    if (index_plus_one == 0 || same_pc) {
+      const uint32_t mine = AppendLocation(pc);
+      if (mine == kNoLocation) return kNoLocation;
+      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_release)) {
+        return mine;
+      }
+      // Another thread met it at the same moment and was first: nothing refers to ours, so it is
+      // taken back. (One address, one location: profile stores tell locations apart by it.)
+      Atomic(locations_[mine].pc).store(0, std::memory_order_release);
+      if (locations_[index_plus_one - 1].pc == pc) return index_plus_one - 1;
+    }
+  }
+  return kNoLocation;
+}
+
+uint32_t StackTable::AppendLocation(uint64_t pc) {
+  uint64_t index = 0;
+  if (!mapping_->Take(kLocations, 1, &index)) return kNoLocation;
+  Location& location = locations_[index];
+  Atomic(location.module_plus_one).store(find_module_(pc), std::memory_order_relaxed);
+  Atomic(location.pc).store(pc, std::memory_order_release);
+  return static_cast<uint32_t>(index);
+}
+
+uint32_t StackTable::AppendStack(const uint64_t* locations, uint32_t depth, uint32_t flags,
+                                 uint64_t hash) {
+  uint64_t index = 0;
+  uint64_t first_frame = 0;
+  if (!mapping_->Take(kStacks, 1, &index)) return kOtherStack;
+  if (depth > 0 && !mapping_->Take(kFrames, depth, &first_frame)) return kOtherStack;
+  for (uint32_t i = 0; i < depth; ++i) {
+    frames_[first_frame + i] = static_cast<uint32_t>(locations[i]);
+  }
+  Stack& stack = stacks_[index];
+  stack.flags = flags;
+  stack.first_frame = first_frame;
+  stack.hash = hash;
+  Atomic(stack.depth).store(depth + 1, std::memory_order_release);
+  return static_cast<uint32_t>(index);
+}
+
+void StackTable::AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes) {
+  Atomic(stacks_[stack].allocated_objects).fetch_add(weight, std::memory_order_relaxed);
+  Atomic(stacks_[stack].allocated_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+}
+
+void StackTable::AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes) {
+  Atomic(stacks_[stack].freed_objects).fetch_add(weight, std::memory_order_relaxed);
+  Atomic(stacks_[stack].freed_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+}
+
+}  // namespace heapflare::box

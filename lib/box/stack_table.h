@@ -1,0 +1,57 @@
+// The distinct stacks of a box: turns the program counters of a walk into the index of a Stack
+// record.
+//
+// Lock-free and append-only. Finding is by private hash tables of indexes, which the box does not
+// contain: only the writer needs them. Two threads that meet the same new stack at once may both
+// write a record; one of them wins the index and the other record stays without counts, which
+// readers skip. Equality is by the 64-bit hash of the locations and the depth: with 32,000 stacks
+// two different ones meet with a probability of 3e-11.
+#pragma once
+
+#include <cstdint>
+
+#include "lib/box/mapping.h"
+
+namespace heapflare::box {
+
+// The index of the module, plus one, that holds `pc` now; 0 if that is not known (yet).
+using FindModule = uint32_t (*)(uint64_t pc);
+
+// The record that stands for all stacks without one of their own.
+inline constexpr uint32_t kOtherStack = 0;
+
+class StackTable {
+ public:
+  // Takes private memory in one anonymous mapping, and writes the "other" stack. 0 or negative
+  // errno.
+  int Attach(Mapping* mapping, FindModule find_module);
+  void Detach();
+
+  // `frames`: `depth` return addresses, leaf first; overwritten. Flags as StackFlags. kOtherStack
+  // when there is no room. Async-signal-safe.
+  uint32_t Intern(uint64_t* frames, uint32_t depth, uint32_t flags);
+
+  // Books one sample.
+  void AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes);
+  void AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes);
+
+ private:
+  static constexpr uint32_t kNoLocation = ~uint32_t{0};
+  uint32_t InternLocation(uint64_t pc);
+  bool IsCurrent(const Location& location) const;
+  uint32_t AppendLocation(uint64_t pc);
+  uint32_t AppendStack(const uint64_t* locations, uint32_t depth, uint32_t flags, uint64_t hash);
+
+  Mapping* mapping_ = nullptr;
+  FindModule find_module_ = nullptr;
+  Location* locations_ = nullptr;
+  Stack* stacks_ = nullptr;
+  uint32_t* frames_ = nullptr;
+  // Open addressing, index + 1, power-of-two sizes of at least twice the records.
+  uint32_t* location_index_ = nullptr;
+  uint32_t* stack_index_ = nullptr;
+  uint64_t location_mask_ = 0;
+  uint64_t stack_mask_ = 0;
+};
+
+}  // namespace heapflare::box

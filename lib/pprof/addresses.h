@@ -1,0 +1,61 @@
+// Which mapping a location belongs to, and the address that a profile shows for it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "lib/box/reader.h"
+
+namespace heapflare::pprof {
+
+class Addresses {
+ public:
+  explicit Addresses(const box::Reader& box) : box_(box) {
+    // Modules are appended by one thread at a time, so only the last one can be unfinished.
+    box::ModuleView module = {};
+    while (box_.module(modules_, &module)) ++modules_;
+  }
+
+  // Modules that can be named; they are 0 .. modules() - 1.
+  uint64_t modules() const { return modules_; }
+
+  // What is added to a module's addresses: 0, but for unloaded ones whose range is also another
+  // one's.
+  uint64_t Moved(uint64_t index) const {
+    box::ModuleView module = {};
+    if (!box_.module(index, &module) || module.state != box::ModuleState::kUnloaded) return 0;
+    // Asked for every location: with this many modules a search would take too long.
+    constexpr uint64_t kMostSearched = 256;
+    if (modules_ > kMostSearched) return (index + 1) << 48;
+    for (uint64_t i = 0; i < modules_; ++i) {
+      box::ModuleView other = {};
+      if (i != index && box_.module(i, &other) && other.start < module.limit &&
+          module.start < other.limit) {
+        return (index + 1) << 48;
+      }
+    }
+    return 0;
+  }
+
+  // The address of the call, which is before the return address. False: no module holds it.
+  bool Resolve(const box::Location& location, uint64_t* address) const {
+    *address = location.pc - 1;
+    box::ModuleView module = {};
+    if (location.module_plus_one == 0 || location.module_plus_one > modules_ ||
+        !box_.module(location.module_plus_one - 1, &module) || *address < module.start ||
+        *address >= module.limit) {
+      return false;
+    }
+    // Whole dumps ask for the same few modules again and again; only unloaded ones cost a search.
+    if (module.state == box::ModuleState::kUnloaded) {
+      *address += Moved(location.module_plus_one - 1);
+    }
+    return true;
+  }
+
+ private:
+  const box::Reader& box_;
+  uint64_t modules_ = 0;
+};
+
+}  // namespace heapflare::pprof

@@ -1,0 +1,77 @@
+#include "lib/recorder/control_server.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "lib/base/syscall.h"
+#include "lib/box/control.h"
+#include "lib/recorder/dump.h"
+#include "lib/recorder/recorder.h"
+
+namespace heapflare::recorder {
+namespace {
+
+constexpr uint64_t kLargestInterval = uint64_t{1} << 40;
+
+constinit uint64_t answered = 0;
+constinit int32_t answered_for = 0;  // process: a forked child has a control file of its own
+constinit box::ControlAnswer answer = {};
+constinit DumpResult result = {};
+
+void Serve(const box::ControlRequest& request) {
+  answer.error = 0;
+  answer.text_bytes = 0;
+  switch (static_cast<box::ControlKind>(request.kind)) {
+    case box::ControlKind::kDump: {
+      DumpRequest dump;
+      dump.reason.Add("request");
+      result = {};
+      WriteDump(dump, &result);
+      answer.error = result.error;
+      answer.text_bytes = static_cast<uint32_t>(std::min(result.path.size(), sizeof(answer.text)));
+      memcpy(answer.text, result.path.c_str(), answer.text_bytes);
+      return;
+    }
+    case box::ControlKind::kSetInterval:
+      if (request.argument > kLargestInterval) {
+        answer.error = EINVAL;
+      } else {
+        SetInterval(request.argument);
+      }
+      return;
+    case box::ControlKind::kNone:
+      break;
+  }
+  answer.error = ENOSYS;
+}
+
+}  // namespace
+
+void ServeControlFile() {
+  if (recorder.control_path.size() == 0) return;
+  const int32_t process = recorder.process.load(std::memory_order_relaxed);
+  if (answered_for != process) {
+    answered_for = process;
+    answered = 0;
+  }
+  const int fd = base::Open(recorder.control_path.c_str(), O_RDWR | O_NOFOLLOW);
+  if (fd < 0) return;
+  base::FileStatus status = {};
+  box::ControlRequest request = {};
+  const bool ours = base::Status(fd, &status) == 0 && S_ISREG(status.mode);
+  if (ours && base::PRead(fd, &request, sizeof(request), box::kRequestOffset) == sizeof(request) &&
+      request.magic == box::kControlMagic && request.sequence > answered) {
+    Serve(request);
+    answered = request.sequence;
+    // The text first, then the word that makes it an answer.
+    answer.sequence = 0;
+    base::PWrite(fd, &answer, sizeof(answer), box::kAnswerOffset);
+    answer.sequence = request.sequence;
+    base::PWrite(fd, &answer.sequence, sizeof(answer.sequence), box::kAnswerOffset);
+  }
+  base::Close(fd);
+}
+
+}  // namespace heapflare::recorder

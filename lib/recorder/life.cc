@@ -1,0 +1,113 @@
+// The recorder's life in the process: constructor, fork, exit, and what its thread does all day.
+#include <pthread.h>
+#include <signal.h>
+
+#include <cstring>
+
+#include "lib/base/say.h"
+#include "lib/base/syscall.h"
+#include "lib/recorder/control_server.h"
+#include "lib/recorder/credentials.h"
+#include "lib/recorder/dump.h"
+#include "lib/recorder/modules.h"
+#include "lib/recorder/next_allocator.h"
+#include "lib/recorder/recorder.h"
+#include "lib/recorder/requests.h"
+#include "lib/recorder/signal_trigger.h"
+#include "lib/recorder/thread.h"
+#include "lib/recorder/tidy.h"
+#include "lib/recorder/watch.h"
+
+namespace heapflare::recorder {
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr int64_t kSecond = 1'000'000'000;
+// A process that ends before never sees a box made by the thread (only by its own samples).
+constexpr int64_t kFirstSleep = 20 * kMillisecond;
+constexpr int64_t kSlowPeriod = 2 * kSecond;
+
+void AnnounceStart() {
+  if (!recorder.settings.verbose) return;
+  base::Text<1024> line("profiling ");
+  line.Add(recorder.identity.program.view()).Add(" (pid ");
+  line.AddNumber(static_cast<uint64_t>(recorder.process.load())).Add("), ");
+  DescribeWatch(&line);
+  line.Add(", box ");
+  line.Add(recorder.box_path.size() > 0 ? recorder.box_path.view() : "without a name");
+  base::Say(line.view());
+}
+
+void FollowUser() {
+  uint32_t user = 0;
+  if (FollowCredentials(&user)) NoteEvent(box::EventKind::kCredentials, user, 0, 0);
+}
+
+// Runs on the recorder's own thread until the process ends: see thread.h for what it may not do.
+void Work() {
+  SleepUntilRung(0);
+  SleepUntilRung(kFirstSleep);
+  FollowUser();
+  if (!Ready()) return;
+  StartWatching();
+  LookAtMemory();
+  AnnounceStart();
+  RemoveBoxesOfTheDead();
+  TouchDumpBuffers();
+  int64_t next_slow_look = 0;
+  while (recorder.phase.load(std::memory_order_acquire) == Phase::kRecording) {
+    const int64_t now = base::MonotonicNanoseconds();
+    if (now >= next_slow_look) {
+      FollowUser();
+      FollowCgroup();
+      ScanModules();
+      next_slow_look = now + kSlowPeriod;
+    }
+    const int64_t pause = LookAtMemory();
+    PostSignalledDump();
+    ServeControlFile();
+    if (!requests.Serve()) SleepUntilRung(pause);
+  }
+  // Somebody may still wait for the exit's dump.
+  requests.Serve();
+}
+
+void Child() {
+  requests.Clear();
+  ForgetThread();
+  ForgetWatch();
+  ForgetDumps();
+  StartOverInChild();
+  if (recorder.phase.load(std::memory_order_relaxed) == Phase::kWaiting) StartThread(Work);
+}
+
+[[gnu::constructor(101)]] void Start() {
+  Prepare();
+  RemovePredecessor();
+  if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff) return;
+  if (!HooksAreCalled()) {
+    base::Say(
+        "this program has a malloc of its own, which preloading cannot reach; link it with "
+        "heapflare::wrap "
+        "(see: heapflare doctor)");
+    recorder.phase.store(Phase::kOff, std::memory_order_release);
+    return;
+  }
+  pthread_atfork(nullptr, nullptr, Child);
+  InstallSignalTrigger(recorder.settings.signal);
+  if (!StartThread(Work)) base::Say("cannot start a thread; no dumps, but the box is kept");
+}
+
+[[gnu::destructor(101)]] void Finish() {
+  if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff || !InOwnProcess()) return;
+  if (recorder.settings.dump_at_exit && ThreadOfRecorder() != 0 && Ready()) {
+    DumpRequest request;
+    request.reason.Add("exit");
+    const int slot = requests.Post(request);
+    if (slot >= 0) requests.Wait(slot, 10 * kSecond, nullptr);
+  }
+  Close();
+}
+
+}  // namespace
+}  // namespace heapflare::recorder

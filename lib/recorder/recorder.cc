@@ -1,0 +1,282 @@
+#include "lib/recorder/recorder.h"
+
+#include <errno.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "lib/base/say.h"
+#include "lib/base/syscall.h"
+#include "lib/box/control.h"
+#include "lib/recorder/free_filter.h"
+#include "lib/recorder/identity.h"
+#include "lib/recorder/modules.h"
+#include "lib/recorder/next_allocator.h"
+#include "lib/recorder/places.h"
+#include "lib/recorder/thread_state.h"
+#include "lib/recorder/version.h"
+
+namespace heapflare::recorder {
+
+constinit Recorder recorder = {};
+thread_local constinit ThreadState thread_state = {};
+
+namespace {
+
+using box::Atomic;
+
+constinit std::atomic<bool> prepared = false;
+
+// Creates the control file beside the box, empty and ours.
+void CreateControlFile() {
+  recorder.control_path = recorder.box_path;
+  recorder.control_path.ShortenTo(recorder.control_path.size() - strlen(".box"));
+  recorder.control_path.Add(".ctl");
+  base::Unlink(recorder.control_path.c_str());
+  const int fd =
+      base::Open(recorder.control_path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+  if (fd < 0) {
+    recorder.control_path.Clear();
+    return;
+  }
+  base::Truncate(fd, box::kAnswerOffset + sizeof(box::ControlAnswer));
+  base::Close(fd);
+}
+
+// Creates the box in the directory; 0 or negative errno.
+int CreateIn(base::Path* directory) {
+  const Identity& identity = recorder.identity;
+  if (const int error = UseDirectory(directory->c_str()); error != 0) return error;
+  // A process of this name and number that started in this very second can be our own image before
+  // an exec, or a twin in another PID namespace that shares the directory. The one is replaced, the
+  // other keeps its file.
+  for (uint64_t twin = 0; twin < 16; ++twin) {
+    base::Path path = *directory;
+    path.Add('/');
+    Stem(identity.program.view(), recorder.process.load(std::memory_order_relaxed),
+         identity.start_utc / 1'000'000'000 + twin, &path);
+    path.Add(".box");
+    if (path.truncated()) return -ENAMETOOLONG;
+    const box::MappingOptions options = {.path = path.c_str(),
+                                         .file_bytes = recorder.settings.box_bytes,
+                                         .mode = recorder.settings.box_mode};
+    int error = recorder.mapping.Create(options);
+    if (error == -EEXIST) {
+      box::Header other = {};
+      const long bytes = base::ReadFile(path.c_str(), &other, sizeof(other));
+      const bool own = bytes == sizeof(other) && other.start_ticks == identity.start_ticks &&
+                       other.pid_namespace == identity.pid_namespace;
+      if (!own) continue;
+      base::Unlink(path.c_str());
+      error = recorder.mapping.Create(options);
+    }
+    if (error == 0) recorder.box_path = path;
+    return error;
+  }
+  return -EEXIST;
+}
+
+bool CreateBox() {
+  recorder.box_path.Clear();
+  recorder.control_path.Clear();
+  base::Path directory;
+  base::Text<1024> problems;
+  for (int choice = 0; BoxDirectory(recorder.settings, choice, &directory); ++choice) {
+    const int error = CreateIn(&directory);
+    if (error == 0) {
+      CreateControlFile();
+      if (recorder.settings.box_directory.size() > 0 && choice > 0) {
+        base::Say(problems.Add("the box is in ").Add(directory.view()).view());
+      }
+      return true;
+    }
+    problems.Add("cannot keep a box in ").Add(directory.view()).Add(" (errno ");
+    problems.AddNumber(static_cast<uint64_t>(-error)).Add("); ");
+  }
+  const int error = recorder.mapping.Create(
+      {.path = nullptr, .file_bytes = recorder.settings.box_bytes, .mode = 0600});
+  if (error == 0) {
+    problems.Add("the box has no name, so nothing survives this process");
+  } else {
+    problems.Add("and none in memory (errno ").AddNumber(static_cast<uint64_t>(-error));
+    problems.Add("); not profiling");
+  }
+  base::Say(problems.view());
+  return error == 0;
+}
+
+// Everything between "a box is wanted" and "samples can be recorded".
+bool OpenBox() {
+  // Anew, since this may be a forked child.
+  ReadIdentity(&recorder.identity);
+  if (!CreateBox()) return false;
+  box::Mapping& mapping = recorder.mapping;
+  box::Header& header = mapping.header();
+  header.magic = box::kMagic;
+  FillIdentity(recorder.identity, &header);
+  memcpy(header.recorder_version, kVersion,
+         std::min(sizeof(kVersion), sizeof(header.recorder_version)));
+  header.max_frames = recorder.settings.max_stack;
+  header.configured_interval = recorder.settings.sample_interval;
+  header.interval = recorder.interval.load(std::memory_order_relaxed);
+  header.heartbeat_mono = header.opened_mono;
+  header.heartbeat_utc = header.opened_utc;
+  for (const box::RegionId ring : {box::kHistory, box::kRecent, box::kEvents}) {
+    const box::Region& region = header.regions[ring];
+    if (!mapping.Reserve(ring, region.record_bytes)) return false;
+  }
+  if (recorder.stacks.Attach(&mapping, FindModuleOf) != 0 ||
+      recorder.samples.Attach(&mapping) != 0) {
+    base::Say("no room for a box; not profiling");
+    mapping.Forget();
+    if (recorder.box_path.size() > 0) base::Unlink(recorder.box_path.c_str());
+    return false;
+  }
+  AttachModules(&mapping);
+  recorder.thin_at.store(recorder.samples.capacity() / 2, std::memory_order_relaxed);
+  Atomic(header.state)
+      .store(static_cast<uint32_t>(box::State::kRunning), std::memory_order_release);
+  return true;
+}
+
+// Another thread is opening the box, which takes a fraction of a millisecond, more if it loses its
+// processor. If it is this thread, below a signal handler, there is nothing to wait for;
+// thread_state.busy tells, and callers ask it.
+Phase WaitWhileOpening() {
+  constexpr int kYields = 100;
+  constexpr int kNaps = 200;
+  Phase phase = recorder.phase.load(std::memory_order_acquire);
+  for (int i = 0; phase == Phase::kOpening && i < kYields + kNaps; ++i) {
+    constexpr timespec kMillisecond = {0, 1'000'000};
+    if (i < kYields) {
+      base::Syscall(SYS_sched_yield);
+    } else {
+      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
+    }
+    phase = recorder.phase.load(std::memory_order_acquire);
+  }
+  return phase;
+}
+
+void SayProblem(std::string_view line) { base::Say(line); }
+
+}  // namespace
+
+void Prepare() {
+  if (prepared.load(std::memory_order_acquire) || prepared.exchange(true)) return;
+  FindNextAllocator();
+  UseObjectLookup(FindObjectLookup());
+  ReadSettings(&recorder.settings, SayProblem);
+  ReadIdentity(&recorder.identity);
+  const std::string_view programs = recorder.settings.programs.view();
+  if (!NamesProgram(programs, recorder.identity.program.view()) &&
+      !NamesProgram(programs, recorder.identity.invoked.view())) {
+    recorder.phase.store(Phase::kOff, std::memory_order_release);
+    return;
+  }
+  recorder.process.store(base::ProcessId(), std::memory_order_relaxed);
+  recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
+  recorder.phase.store(Phase::kWaiting, std::memory_order_release);
+}
+
+bool Ready() {
+  Phase phase = recorder.phase.load(std::memory_order_acquire);
+  if (phase == Phase::kRecording) return true;
+  if (phase == Phase::kWaiting && recorder.phase.compare_exchange_strong(phase, Phase::kOpening)) {
+    const bool open = OpenBox();
+    recorder.phase.store(open ? Phase::kRecording : Phase::kOff, std::memory_order_release);
+    return open;
+  }
+  return WaitWhileOpening() == Phase::kRecording;
+}
+
+bool InOwnProcess() {
+  return base::ProcessId() == recorder.process.load(std::memory_order_relaxed);
+}
+
+void StartOverInChild() {
+  const Phase phase = recorder.phase.load(std::memory_order_relaxed);
+  if (phase == Phase::kOff) return;
+  DetachModules();
+  recorder.stacks.Detach();
+  recorder.samples.Detach();
+  recorder.mapping.Forget();
+  recorder.box_path.Clear();
+  recorder.control_path.Clear();
+  free_filter.Clear();
+  thread_state.sampler.Reset();
+  thread_state.clock_bytes = 0;
+  recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
+  recorder.process.store(base::ProcessId(), std::memory_order_relaxed);
+  recorder.phase.store(phase == Phase::kClosed ? Phase::kClosed : Phase::kWaiting,
+                       std::memory_order_release);
+}
+
+void Close() {
+  if (!InOwnProcess()) return;
+  Phase phase = WaitWhileOpening();
+  while (phase == Phase::kWaiting || phase == Phase::kRecording) {
+    if (recorder.phase.compare_exchange_weak(phase, Phase::kClosed)) break;
+  }
+  if (phase != Phase::kRecording) return;
+  // The mapping stays: other threads may be in the middle of a sample.
+  Atomic(recorder.mapping.header().state)
+      .store(static_cast<uint32_t>(box::State::kClosed), std::memory_order_release);
+  if (recorder.box_path.size() > 0) base::Unlink(recorder.box_path.c_str());
+  if (recorder.control_path.size() > 0) base::Unlink(recorder.control_path.c_str());
+}
+
+void SetInterval(uint64_t bytes) {
+  const uint64_t before = recorder.interval.exchange(bytes, std::memory_order_relaxed);
+  box::Header* header = Header();
+  if (header == nullptr || before == bytes) return;
+  Atomic(header->interval).store(bytes, std::memory_order_relaxed);
+  NoteEvent(box::EventKind::kIntervalChanged, before, bytes, 0);
+}
+
+void Thin() {
+  uint64_t at = recorder.thin_at.load(std::memory_order_relaxed);
+  const uint64_t live = recorder.samples.live();
+  const uint64_t capacity = recorder.samples.capacity();
+  // Next when half of what is left is used up: the rate halves as often as the room does.
+  if (live < at || at >= capacity ||
+      !recorder.thin_at.compare_exchange_strong(at, at + (capacity - at + 1) / 2)) {
+    return;
+  }
+  box::Header& header = recorder.mapping.header();
+  const uint64_t before = recorder.interval.load(std::memory_order_relaxed);
+  if (before == 0) return;
+  // An interval far below the blocks' size samples every one of them, doubled or not: so it also
+  // becomes twice the mean size of the live blocks.
+  const uint64_t live_bytes =
+      box::WholeBytes(Atomic(header.allocated_bytes).load(std::memory_order_relaxed) -
+                      Atomic(header.freed_bytes).load(std::memory_order_relaxed));
+  const uint64_t after = std::max(before * 2, before == 1 && live > 0 ? live_bytes / live * 2 : 0);
+  recorder.interval.store(after, std::memory_order_relaxed);
+  Atomic(header.interval).store(after, std::memory_order_relaxed);
+  Atomic(header.losses.thinnings).fetch_add(1, std::memory_order_relaxed);
+  NoteEvent(box::EventKind::kThinned, before, after, live);
+}
+
+void NoteEvent(box::EventKind kind, uint64_t a, uint64_t b, uint64_t c, std::string_view text,
+               uint64_t usage) {
+  box::Header* header = Header();
+  if (header == nullptr) return;
+  box::Region& region = header->regions[box::kEvents];
+  const uint64_t number = Atomic(region.used).fetch_add(1, std::memory_order_relaxed);
+  const uint64_t slot = number % region.capacity;
+  if (!recorder.mapping.Reserve(box::kEvents, (slot + 1) * region.record_bytes)) return;
+  box::Event& event = recorder.mapping.Records<box::Event>(box::kEvents)[slot];
+  Atomic(event.sequence).store(0, std::memory_order_release);
+  event.time_mono = static_cast<uint64_t>(base::MonotonicNanoseconds());
+  event.kind = static_cast<uint32_t>(kind);
+  event.a = a;
+  event.b = b;
+  event.c = c;
+  event.usage = usage;
+  memset(event.text, 0, sizeof(event.text));
+  memcpy(event.text, text.data(), std::min(text.size(), sizeof(event.text)));
+  Atomic(event.sequence).store(number + 1, std::memory_order_release);
+}
+
+}  // namespace heapflare::recorder

@@ -1,0 +1,82 @@
+// The recorder of this process: its settings, its box, and its life.
+//
+//   new ──Prepare──► waiting ──OpenBox──► recording ──Close──► closed
+//         └─► off (not to be profiled)  └─► off (no box can be made)
+//
+// Prepare runs in the first hook or in the constructor. The box is opened at the first sample, or
+// by the recorder's thread a moment after the start, whichever comes first: so a process that
+// starts, does little and ends, or calls exec, leaves no file, and a forked child opens its own box
+// only if it lives. A forked child goes back to waiting.
+//
+// There is one, in static memory, valid when all zero.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "lib/base/text.h"
+#include "lib/box/mapping.h"
+#include "lib/box/sample_table.h"
+#include "lib/box/stack_table.h"
+#include "lib/recorder/identity.h"
+#include "lib/recorder/settings.h"
+
+namespace heapflare::recorder {
+
+enum class Phase : uint32_t { kNew, kOff, kWaiting, kOpening, kRecording, kClosed };
+
+struct Recorder {
+  std::atomic<Phase> phase;
+  // The process that this state belongs to. A child made behind libc's back (vfork, clone) sees
+  // another one's and touches nothing.
+  std::atomic<int32_t> process;
+  // Mean bytes between samples: what threads draw with; 0 = off.
+  std::atomic<uint64_t> interval;
+  // Live samples at which the interval is doubled next.
+  std::atomic<uint64_t> thin_at;
+
+  Settings settings;
+  Identity identity;
+  // Valid from kRecording on.
+  base::Path box_path;      // empty: a box without a name
+  base::Path control_path;  // empty: none
+  box::Mapping mapping;
+  box::StackTable stacks;
+  box::SampleTable samples;
+};
+
+extern constinit Recorder recorder __attribute__((visibility("hidden")));
+
+// Reads the settings and decides whether this process is profiled. Idempotent; the first call wins,
+// others meanwhile return at once and find the phase kNew.
+void Prepare();
+
+// True when samples can be recorded; opens the box if need be. Async-signal-safe, waits for nobody.
+bool Ready();
+
+// True if this is the process that `recorder` belongs to. One system call.
+bool InOwnProcess();
+
+// In a forked child: forgets the parent's box and waits for the first sample.
+void StartOverInChild();
+
+// At normal exit: stops recording, marks the box closed and removes its files.
+void Close();
+
+// Sets the interval from now on and notes it in the box.
+void SetInterval(uint64_t bytes);
+// Called with the table filling up: doubles the interval, at least.
+void Thin();
+
+// Appends to the box's events. `text` may be empty.
+void NoteEvent(box::EventKind kind, uint64_t a, uint64_t b, uint64_t c, std::string_view text = {},
+               uint64_t usage = box::kUnknown);
+
+// Fails never; a no-op while there is no box.
+inline box::Header* Header() {
+  return recorder.phase.load(std::memory_order_acquire) == Phase::kRecording
+             ? &recorder.mapping.header()
+             : nullptr;
+}
+
+}  // namespace heapflare::recorder

@@ -1,0 +1,83 @@
+// The slow paths of the hooks: what happens when an allocation is sampled and when a sampled block
+// is freed.
+//
+// A hook calls Begin, then the real allocator, then Commit (Recorded, below); or BeginFree, then
+// the real free. So an allocation is booked after it was made, and a free before it is: afterwards
+// another thread may own the address. Nothing here allocates, takes the loader lock, or touches
+// errno. Signal handlers may interrupt and re-enter every function.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "lib/box/format.h"
+#include "lib/recorder/free_filter.h"
+#include "lib/recorder/next_allocator.h"
+#include "lib/recorder/thread_state.h"
+
+namespace heapflare::recorder {
+
+// An allocation on its way through a hook.
+struct Ticket {
+  uint64_t weight;  // 0: it is not recorded
+  uint32_t stack;
+};
+
+// After Sampler::Take said true. `caller` is the hook's return address, where the recorded stack
+// begins.
+Ticket BeginAllocation(size_t bytes, const void* caller);
+void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket);
+
+// After the filter said that `block` may hold a sample. False: the block is not the next
+// allocator's, do not pass it on.
+bool BeginFree(const void* block);
+
+// The two halves of a free, for realloc, which may fail and leave the block as it was.
+bool TakeSample(const void* block, box::Sample* sample);
+void PutSampleBack(const box::Sample& sample);
+void BookFree(const box::Sample& sample);
+
+// The cold part of a hook: books what `function(arguments...)` of the next allocator returns.
+// Arguments go by value, so that the hook itself needs no stack frame and its usual path is a jump.
+template <typename... Arguments>
+[[gnu::noinline, gnu::cold]] void* Recorded(size_t bytes, const void* caller,
+                                            void* (*const* function)(Arguments...),
+                                            Arguments... arguments) {
+  const Ticket ticket = BeginAllocation(bytes, caller);
+  void* const block = (*function)(arguments...);
+  if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
+  return block;
+}
+
+// The same for realloc and its kind: `bytes` is the new size; `due` what Sampler::Take said of it.
+template <typename... Arguments>
+[[gnu::noinline, gnu::cold]] void* Reallocated(size_t bytes, bool due, const void* caller,
+                                               void* (*const* function)(void*, Arguments...),
+                                               void* old, Arguments... arguments) {
+  box::Sample sample = {};
+  const bool sampled = free_filter.MayHold(old) && TakeSample(old, &sample);
+  const Ticket ticket = due ? BeginAllocation(bytes, caller) : Ticket{};
+  void* const block = (*function)(old, arguments...);
+  // With a size of zero the old block is gone either way.
+  if (sampled && block == nullptr && bytes != 0) {
+    PutSampleBack(sample);
+  } else if (sampled) {
+    BookFree(sample);
+  }
+  if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
+  return block;
+}
+
+// The same for posix_memalign, which returns its block by another way.
+[[gnu::noinline, gnu::cold]] inline int RecordedPosixMemalign(void** block, size_t alignment,
+                                                              size_t bytes, const void* caller) {
+  const Ticket ticket = BeginAllocation(bytes, caller);
+  const int error = next.posix_memalign(block, alignment, bytes);
+  if (ticket.weight != 0 && error == 0) CommitAllocation(*block, bytes, ticket);
+  return error;
+}
+
+// realloc of a block of the bootstrap arena: moves it to the next allocator.
+void* MoveOutOfArena(void* old, size_t bytes);
+
+}  // namespace heapflare::recorder

@@ -1,0 +1,50 @@
+// Dumps that are wanted: handed by any thread to the recorder's own, which writes them.
+//
+// A few slots of fixed size. Whoever asks may wait for the result, never without bound; one who
+// gives up leaves the slot to the recorder's thread. Async-signal-safe but for the waiting. Nothing
+// allocates.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "lib/recorder/dump.h"
+
+namespace heapflare::recorder {
+
+class Requests {
+ public:
+  // Puts the request into a slot and wakes the recorder's thread. The slot's number, or -1: all are
+  // taken.
+  int Post(const DumpRequest& request);
+
+  // Waits for the result and frees the slot. False: not within `timeout_ns`.
+  bool Wait(int slot, int64_t timeout_ns, DumpResult* result);
+
+  // On the recorder's thread: writes what was asked for. True if there was something.
+  bool Serve();
+
+  // In a forked child, where nobody waits.
+  void Clear();
+
+ private:
+  enum State : uint32_t { kFree, kFilling, kWanted, kRunning, kDone, kAbandoned };
+  struct Slot {
+    std::atomic<uint32_t> state;
+    DumpRequest request;
+    DumpResult result;
+  };
+  static constexpr int kSlots = 4;
+
+  Slot slots_[kSlots] = {};
+};
+
+extern constinit Requests requests __attribute__((visibility("hidden")));
+
+// Wakes the recorder's thread.
+void Ring();
+
+// On the recorder's thread: sleeps until somebody rings, at most `timeout_ns`.
+void SleepUntilRung(int64_t timeout_ns);
+
+}  // namespace heapflare::recorder

@@ -1,0 +1,82 @@
+#include "lib/recorder/sampler.h"
+
+#include <algorithm>
+
+#include "lib/base/syscall.h"
+#include "lib/box/format.h"
+#include "lib/recorder/exponential.h"
+
+namespace heapflare::recorder {
+namespace {
+
+// SplitMix64 (Steele, Lea & Flood 2014): any seed is good, also neighbouring ones.
+uint64_t SplitMix(uint64_t* state) {
+  uint64_t z = (*state += 0x9e3779b97f4a7c15);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+uint64_t SampleWeight(uint64_t bytes, uint64_t interval) {
+  constexpr double kOne = uint64_t{1} << box::kObjectShift;
+  if (interval <= 1) return static_cast<uint64_t>(kOne);
+  const double p = OneMinusExp((static_cast<double>(bytes) + 1) / static_cast<double>(interval));
+  // To nearest; lround is not ours to call.
+  const double weight = kOne / p;
+  const auto whole = static_cast<uint64_t>(weight);
+  return whole + (weight - static_cast<double>(whole) >= 0.5 ? 1 : 0);
+}
+
+uint64_t Sampler::Draw(size_t bytes, uint64_t interval) {
+  const uint64_t drawn_with = interval_;
+  uint64_t weight = 0;
+  if (random_ != 0) {
+    // How far this allocation reaches beyond the slice; `left_` has wrapped round below zero.
+    const uint64_t past_slice = 0 - left_;
+    if (past_slice <= beyond_) {
+      beyond_ -= past_slice;
+      StartSlice();
+      // Off, or still on the way: the next point stays where it is, unless the setting changed.
+      if (interval == drawn_with) return 0;
+    } else if (drawn_with != 0) {
+      weight = SampleWeight(bytes, drawn_with);
+    }
+  }
+  const bool first = random_ == 0;
+  interval_ = interval;
+  beyond_ = DrawDistance(interval);
+  StartSlice();
+  // A thread's first allocation is no different from its later ones.
+  return first && Take(bytes) ? Draw(bytes, interval) : weight;
+}
+
+void Sampler::StartSlice() {
+  left_ = std::min(beyond_, kSlice);
+  beyond_ -= left_;
+}
+
+uint64_t Sampler::DrawDistance(uint64_t interval) {
+  const uint64_t random = NextRandom();
+  if (interval == 0) return kSlice;
+  if (interval == 1) return 0;
+  // Uniform in (0, 1] with 53 bits.
+  const double u = static_cast<double>((random >> 11) + 1) * 0x1p-53;
+  const double distance = -Log(u) * static_cast<double>(interval);
+  return static_cast<uint64_t>(distance);
+}
+
+uint64_t Sampler::NextRandom() {
+  if (random_ == 0) {
+    // The clock and the place tell threads and processes apart. (The address alone does not: stacks
+    // are used again.)
+    random_ = static_cast<uint64_t>(base::MonotonicNanoseconds()) ^
+              reinterpret_cast<uintptr_t>(this) << 20 ^
+              static_cast<uint64_t>(base::ThreadId()) << 44;
+    if (random_ == 0) random_ = 1;
+  }
+  return SplitMix(&random_);
+}
+
+}  // namespace heapflare::recorder

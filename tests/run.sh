@@ -1,0 +1,31 @@
+#!/bin/bash
+# Runs all tests: installs what is missing, builds, and runs them with g++ (everything) and under ASan and UBSan (the unit tests).
+# ctest's summary comes last. About ten minutes on two cores.
+#   tests/run.sh          all
+#   tests/run.sh REGEX    the tests whose names match, g++ only
+set -eu
+cd "$(dirname "$0")/.."
+
+tests/support/install_packages.sh
+jobs=$(nproc)
+
+build() {
+  cmake --preset "$1" > "build/$1.configure.log" 2>&1 || { cat "build/$1.configure.log"; exit 1; }
+  cmake --build --preset "$1" -j "$jobs" > "build/$1.build.log" 2>&1 ||
+    { tail -n 60 "build/$1.build.log"; exit 1; }
+}
+
+mkdir -p build
+build release
+if [ $# -gt 0 ]; then
+  exec ctest --preset release -R "$1"
+fi
+
+status=0
+build asan
+ctest --preset asan -L unit -j "$jobs" || status=1
+build clang
+ctest --test-dir build/clang -L unit -j "$jobs" --output-on-failure || status=1
+# Tests that measure or fill a memory cgroup must not share the machine: they say so themselves (RUN_SERIAL).
+ctest --preset release -j "$jobs" || status=1
+exit $status

@@ -1,0 +1,57 @@
+#include <gtest/gtest.h>
+
+#include "lib/base/parse.h"
+#include "lib/base/text.h"
+
+namespace heapflare::base {
+namespace {
+
+TEST(ParseSize, KnowsBinaryAndDecimalUnits) {
+  EXPECT_EQ(ParseSize("524288"), 524288u);
+  EXPECT_EQ(ParseSize("512KiB"), 512u << 10);
+  EXPECT_EQ(ParseSize("512k"), 512u << 10);
+  EXPECT_EQ(ParseSize("64MB"), 64'000'000u);
+  EXPECT_EQ(ParseSize("1.5GiB"), 3ull << 29);
+  EXPECT_EQ(ParseSize("2 Mi"), 2u << 20);
+  EXPECT_EQ(ParseSize("0"), 0u);
+  EXPECT_EQ(ParseSize("18446744073709551615"), UINT64_MAX);
+}
+
+TEST(ParseSize, RefusesWhatIsNoSize) {
+  for (const char* text : {"", "KiB", "-1", "1.", ".5", "1 2", "12XB", "1KiBs", "0x10", "1e9",
+                           "18446744073709551616", "99999999999TiB", "85%%"}) {
+    EXPECT_FALSE(ParseSize(text)) << text;
+  }
+}
+
+TEST(TakeUntil, GivesEveryPartOnce) {
+  std::string_view rest = "a,,b";
+  std::string_view part;
+  std::string joined;
+  while (TakeUntil(',', &rest, &part)) joined.append("[").append(part).append("]");
+  EXPECT_EQ(joined, "[a][][b]");
+}
+
+TEST(Text, CutsWhatDoesNotFitAndSaysSo) {
+  Text<6> text("abc");
+  EXPECT_FALSE(text.truncated());
+  text.Add("defg");
+  EXPECT_STREQ(text.c_str(), "abcde");
+  EXPECT_TRUE(text.truncated());
+}
+
+TEST(Text, WritesNumbersAndSizesAsPeopleReadThem) {
+  Text<200> text;
+  text.AddNumber(7, 4).Add(' ').AddSigned(-12).Add(' ').AddHex(0xab, 4).Add(' ');
+  EXPECT_STREQ(text.c_str(), "0007 -12 00ab ");
+  const auto size = [](uint64_t bytes) { return std::string(Text<32>().AddSize(bytes).view()); };
+  EXPECT_EQ(size(0), "0 B");
+  EXPECT_EQ(size(1023), "1023 B");
+  EXPECT_EQ(size(1536), "1.5 KiB");
+  EXPECT_EQ(size(256 << 20), "256 MiB");
+  EXPECT_EQ(size((1 << 20) - 1), "1 MiB");
+  EXPECT_EQ(size(UINT64_MAX), "16 EiB");
+}
+
+}  // namespace
+}  // namespace heapflare::base
