@@ -117,6 +117,16 @@ struct Losses {
   uint64_t missed_frees;  // frees that bypassed the recorder, found when the address came back
 };
 
+// A part of the totals; only grows.
+inline constexpr uint32_t kTallies = 16;
+
+struct alignas(64) Tally {
+  uint64_t allocated_bytes;  // 1/256 byte; over all stacks
+  uint64_t freed_bytes;      // 1/256 byte
+  uint64_t samples_taken;    // recorded allocations
+  uint64_t samples_freed;
+};
+
 struct Header {
   uint64_t magic;
   uint32_t version;
@@ -148,17 +158,17 @@ struct Header {
   // Counters and state that change. One writer at a time unless said otherwise.
   alignas(64) uint64_t heartbeat_mono;  // last sign of life of the recorder's own thread
   uint64_t heartbeat_utc;
-  uint64_t samples_taken;    // recorded allocations ever; added to by all threads
-  uint64_t samples_live;     // of them not yet freed
-  uint64_t allocated_bytes;  // 1/256 byte, sum over all stacks
-  uint64_t freed_bytes;      // 1/256 byte, sum over all stacks
-  uint32_t dumps;            // profiles written
-  uint32_t sample_levels;    // levels of kSamples in use
+  uint32_t dumps;          // profiles written
+  uint32_t sample_levels;  // levels of kSamples in use
   // A futex that another process (`heapflare snapshot`) adds 1 to and wakes, to make the recorder
   // look at its control file.
   uint32_t doorbell;
   uint32_t unused;
   Losses losses;
+  // The process's totals are the sums over these. Threads add to different ones, each to that of
+  // its number, so that they do not fight for a cache line. (A block allocated here and freed there
+  // makes a single difference negative; the sums are right.)
+  Tally tallies[kTallies];
 };
 
 // Samples: a hash table in kSampleLevels levels, level i with 4^i times the slots of level 0, so
@@ -166,6 +176,7 @@ struct Header {
 // home slot (wrapping round) in some level.
 inline constexpr uint32_t kSampleLevels = 4;
 inline constexpr uint32_t kSampleShares = 85;  // 1 + 4 + 16 + 64
+inline constexpr uint32_t kSampleWindow = 64;
 inline constexpr uint64_t kSampleClaimed = 1;
 
 struct Sample {

@@ -10,8 +10,6 @@
 namespace heapflare::box {
 namespace {
 
-constexpr uint32_t kWindow = 64;
-
 // Fibonacci hashing; the low four bits of an address are the same for nearly all blocks.
 uint64_t Home(uint64_t address, uint64_t slots) {
   const uint64_t hash = (address >> 4) * 0x9e3779b97f4a7c15;
@@ -33,8 +31,7 @@ int SampleTable::Attach(Mapping* mapping) {
   for (Level& level : levels_) {
     level = {.slots = mapping->Records<Sample>(kSamples) + at,
              .reach = reach_ + at,
-             .slot_count = slots,
-             .live = 0};
+             .slot_count = slots};
     at += slots;
     slots *= 4;
   }
@@ -46,8 +43,19 @@ void SampleTable::Detach() {
   *this = SampleTable();
 }
 
+uint64_t SampleTable::LiveIn(uint32_t level) const {
+  int64_t sum = 0;
+  for (const Counter& counter : counters_) {
+    sum += Atomic(const_cast<int64_t&>(counter.live[level])).load(std::memory_order_relaxed);
+  }
+  // Read while others count, a removal may be seen before its insertion.
+  return static_cast<uint64_t>(std::max<int64_t>(sum, 0));
+}
+
 uint64_t SampleTable::live() const {
-  return Atomic(mapping_->header().samples_live).load(std::memory_order_relaxed);
+  uint64_t sum = 0;
+  for (uint32_t level = 0; level < kSampleLevels; ++level) sum += LiveIn(level);
+  return sum;
 }
 
 // Puts one more level than `levels` into use, unless another thread did.
@@ -61,31 +69,28 @@ bool SampleTable::Raise(uint32_t levels) {
   return true;
 }
 
-bool SampleTable::Insert(const Sample& sample) {
+SampleTable::Room SampleTable::Insert(const Sample& sample, uint32_t counter) {
+  constexpr uint32_t kFar = 4;
   const auto in_use = Atomic(mapping_->header().sample_levels);
   for (;;) {
     const uint32_t levels = in_use.load(std::memory_order_acquire);
-    Level& top = levels_[levels - 1];
-    const bool crowded =
-        Atomic(top.live).load(std::memory_order_relaxed) >= top.slot_count / 10 * 7;
-    if (!(crowded && levels < kSampleLevels)) {
-      for (uint32_t i = levels; i-- > 0;) {
-        if (InsertAt(levels_[i], sample)) return true;
-      }
-    }
-    if (Raise(levels)) continue;
-    // No space for a higher level: the lower ones are used to the last slot.
     for (uint32_t i = levels; i-- > 0;) {
-      if (InsertAt(levels_[i], sample)) return true;
+      const uint32_t distance = InsertAt(i, sample, counter);
+      if (distance < kFar) return Room::kPlenty;
+      if (distance == kSampleWindow) continue;
+      const uint32_t top = levels - 1;
+      if (LiveIn(top) >= levels_[top].slot_count / 10 * 7) Raise(levels);
+      return Room::kLess;
     }
-    return false;
+    if (!Raise(levels)) return Room::kNone;
   }
 }
 
-bool SampleTable::InsertAt(Level& level, const Sample& sample) {
+uint32_t SampleTable::InsertAt(uint32_t index, const Sample& sample, uint32_t counter) {
+  Level& level = levels_[index];
   const uint64_t home = Home(sample.address, level.slot_count);
   uint64_t at = home;
-  for (uint32_t distance = 0; distance < kWindow; ++distance) {
+  for (uint32_t distance = 0; distance < kSampleWindow; ++distance) {
     Sample& slot = level.slots[at];
     const auto word = Atomic(slot.address);
     uint64_t free = 0;
@@ -103,13 +108,22 @@ bool SampleTable::InsertAt(Level& level, const Sample& sample) {
                                           std::memory_order_relaxed)) {
       }
       word.store(sample.address, std::memory_order_release);
-      Atomic(level.live).fetch_add(1, std::memory_order_relaxed);
-      Atomic(mapping_->header().samples_live).fetch_add(1, std::memory_order_relaxed);
-      return true;
+      Atomic(counters_[counter % kCounters].live[index]).fetch_add(1, std::memory_order_relaxed);
+      return distance;
     }
     if (++at == level.slot_count) at = 0;
   }
-  return false;
+  return kSampleWindow;
+}
+
+void SampleTable::Prefetch(uint64_t address) const {
+  const uint32_t levels = Atomic(mapping_->header().sample_levels).load(std::memory_order_relaxed);
+  for (uint32_t i = levels; i-- > 0;) {
+    const Level& level = levels_[i];
+    const uint64_t home = Home(address, level.slot_count);
+    __builtin_prefetch(&level.reach[home]);
+    __builtin_prefetch(&level.slots[home]);
+  }
 }
 
 SampleTable::Found SampleTable::Find(uint64_t address) const {
@@ -128,7 +142,7 @@ SampleTable::Found SampleTable::Find(uint64_t address) const {
   return {nullptr, 0};
 }
 
-bool SampleTable::Remove(uint64_t address, Sample* sample) {
+bool SampleTable::Remove(uint64_t address, Sample* sample, uint32_t counter) {
   const Found found = Find(address);
   if (found.slot == nullptr) return false;
   *sample = *found.slot;
@@ -136,8 +150,7 @@ bool SampleTable::Remove(uint64_t address, Sample* sample) {
   uint64_t expected = address;
   // Fails only when the program frees the block twice at once.
   if (!Atomic(found.slot->address).compare_exchange_strong(expected, 0)) return false;
-  Atomic(levels_[found.level].live).fetch_sub(1, std::memory_order_relaxed);
-  Atomic(mapping_->header().samples_live).fetch_sub(1, std::memory_order_relaxed);
+  Atomic(counters_[counter % kCounters].live[found.level]).fetch_sub(1, std::memory_order_relaxed);
   return true;
 }
 

@@ -7,7 +7,7 @@
 // Nothing waits.
 //
 // Levels: see format.h. New samples go into the highest level in use; a level is put into use when
-// the one below is 70 % full. A removed sample leaves a free slot, no tombstone: how far a search
+// the one below is 70 % full, which is looked into when a free slot is found late. A removed sample leaves a free slot, no tombstone: how far a search
 // must look is kept per home slot, in private memory, as the farthest distance at which a sample of
 // that home was ever put.
 #pragma once
@@ -24,12 +24,17 @@ class SampleTable {
   int Attach(Mapping* mapping);
   void Detach();
 
-  // False: no room near the home slot in any level, nothing was changed.
-  bool Insert(const Sample& sample);
-  bool Contains(uint64_t address) const { return Find(address).slot != nullptr; }
+  enum class Room { kPlenty, kLess, kNone };
+  // kNone: there is no room near the home slot in any level, nothing was changed. kLess: inserted, but
+  // a free slot was far; live() may be worth a look. `counter`: of the caller's thread, any number;
+  // threads with different ones do not slow each other down.
+  Room Insert(const Sample& sample, uint32_t counter = 0);
+  // Fetches what Insert or Remove of `address` will touch, so that other work can hide the wait.
+  void Prefetch(uint64_t address) const;
   // Takes the sample at `address` out. False: there is none.
-  bool Remove(uint64_t address, Sample* sample);
+  bool Remove(uint64_t address, Sample* sample, uint32_t counter = 0);
 
+  // Reads some cache lines that other threads write.
   uint64_t live() const;
   uint64_t capacity() const { return capacity_; }
 
@@ -38,20 +43,27 @@ class SampleTable {
     Sample* slots;
     uint8_t* reach;
     uint64_t slot_count;
-    uint64_t live;
   };
+  // A part of each level's number of live samples: inserted by some threads less removed by them.
+  struct alignas(64) Counter {
+    int64_t live[kSampleLevels];
+  };
+  static constexpr uint32_t kCounters = 16;
   struct Found {
     Sample* slot;  // nullptr: none
     uint32_t level;
   };
   Found Find(uint64_t address) const;
-  bool InsertAt(Level& level, const Sample& sample);
+  // How many slots from home a free one was found and filled; the window's size: none was.
+  uint32_t InsertAt(uint32_t level, const Sample& sample, uint32_t counter);
+  uint64_t LiveIn(uint32_t level) const;
   bool Raise(uint32_t levels);
 
   Mapping* mapping_ = nullptr;
   uint8_t* reach_ = nullptr;
   uint64_t capacity_ = 0;
   Level levels_[kSampleLevels] = {};
+  Counter counters_[kCounters] = {};
 };
 
 }  // namespace heapflare::box

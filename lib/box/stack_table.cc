@@ -31,7 +31,7 @@ int StackTable::Attach(Mapping* mapping, FindModule find_module) {
   const Region* regions = mapping->header().regions;
   const uint64_t location_slots = std::bit_ceil(regions[kLocations].capacity * 2);
   const uint64_t stack_slots = std::bit_ceil(regions[kStacks].capacity * 2);
-  void* memory = base::Map(nullptr, (location_slots + stack_slots) * sizeof(uint32_t),
+  void* memory = base::Map(nullptr, PrivateBytes(location_slots, stack_slots),
                            PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
   if (memory == nullptr) return -ENOMEM;
   mapping_ = mapping;
@@ -39,7 +39,8 @@ int StackTable::Attach(Mapping* mapping, FindModule find_module) {
   locations_ = mapping->Records<Location>(kLocations);
   stacks_ = mapping->Records<Stack>(kStacks);
   frames_ = mapping->Records<uint32_t>(kFrames);
-  location_index_ = static_cast<uint32_t*>(memory);
+  memo_ = static_cast<uint64_t*>(memory);
+  location_index_ = reinterpret_cast<uint32_t*>(memo_ + kMemoSlots);
   stack_index_ = location_index_ + location_slots;
   location_mask_ = location_slots - 1;
   stack_mask_ = stack_slots - 1;
@@ -47,13 +48,30 @@ int StackTable::Attach(Mapping* mapping, FindModule find_module) {
 }
 
 void StackTable::Detach() {
-  if (location_index_ != nullptr) {
-    base::Unmap(location_index_, (location_mask_ + stack_mask_ + 2) * sizeof(uint32_t));
-  }
+  if (memo_ != nullptr) base::Unmap(memo_, PrivateBytes(location_mask_ + 1, stack_mask_ + 1));
   *this = StackTable();
 }
 
-uint32_t StackTable::Intern(uint64_t* frames, uint32_t depth, uint32_t flags) {
+uint64_t StackTable::PrivateBytes(uint64_t location_slots, uint64_t stack_slots) {
+  return kMemoSlots * sizeof(uint64_t) + (location_slots + stack_slots) * sizeof(uint32_t);
+}
+
+uint32_t StackTable::Intern(uint64_t* frames, uint32_t depth, uint32_t flags, uint64_t key) {
+  if (key == 0) return InternFrames(frames, depth, flags);
+  constexpr uint64_t kIndexMask = (uint64_t{1} << kIndexBits) - 1;
+  static_assert(kMemoSlots <= kIndexMask + 1,
+                "or the slot would not stand for the key's lower bits");
+  const auto memo = Atomic(memo_[key % kMemoSlots]);
+  const uint64_t met = memo.load(std::memory_order_relaxed);
+  if (met != 0 && (met ^ key) <= kIndexMask) return static_cast<uint32_t>(met & kIndexMask);
+  const uint32_t index = InternFrames(frames, depth, flags);
+  if (index != kOtherStack && index <= kIndexMask) {
+    memo.store((key & ~kIndexMask) | index, std::memory_order_relaxed);
+  }
+  return index;
+}
+
+uint32_t StackTable::InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags) {
   for (uint32_t i = 0; i < depth; ++i) {
     const uint32_t location = InternLocation(frames[i]);
     if (location == kNoLocation) return kOtherStack;
@@ -137,14 +155,22 @@ uint32_t StackTable::AppendStack(const uint64_t* locations, uint32_t depth, uint
   return static_cast<uint32_t>(index);
 }
 
-void StackTable::AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes) {
+void StackTable::AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes,
+                              uint32_t tally) {
+  Tally& totals = mapping_->header().tallies[tally % kTallies];
   Atomic(stacks_[stack].allocated_objects).fetch_add(weight, std::memory_order_relaxed);
   Atomic(stacks_[stack].allocated_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+  Atomic(totals.allocated_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+  Atomic(totals.samples_taken).fetch_add(1, std::memory_order_relaxed);
 }
 
-void StackTable::AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes) {
+void StackTable::AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes,
+                          uint32_t tally) {
+  Tally& totals = mapping_->header().tallies[tally % kTallies];
   Atomic(stacks_[stack].freed_objects).fetch_add(weight, std::memory_order_relaxed);
   Atomic(stacks_[stack].freed_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+  Atomic(totals.freed_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
+  Atomic(totals.samples_freed).fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace heapflare::box

@@ -27,16 +27,19 @@ class StackTable {
   int Attach(Mapping* mapping, FindModule find_module);
   void Detach();
 
-  // `frames`: `depth` return addresses, leaf first; overwritten. Flags as StackFlags. kOtherStack
-  // when there is no room. Async-signal-safe.
-  uint32_t Intern(uint64_t* frames, uint32_t depth, uint32_t flags);
+  // `frames`: `depth` return addresses, leaf first; overwritten. Flags as StackFlags. `key`: a hash of
+  // all these and of which modules are loaded, by which a stack that was met before is found at once;
+  // 0: none. kOtherStack when there is no room. Async-signal-safe.
+  uint32_t Intern(uint64_t* frames, uint32_t depth, uint32_t flags, uint64_t key = 0);
 
-  // Books one sample.
-  void AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes);
-  void AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes);
+  // Books one sample: in the stack's counters and in the tally of this number, modulo kTallies.
+  void AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes, uint32_t tally = 0);
+  void AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes, uint32_t tally = 0);
 
  private:
   static constexpr uint32_t kNoLocation = ~uint32_t{0};
+  static uint64_t PrivateBytes(uint64_t location_slots, uint64_t stack_slots);
+  uint32_t InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags);
   uint32_t InternLocation(uint64_t pc);
   bool IsCurrent(const Location& location) const;
   uint32_t AppendLocation(uint64_t pc);
@@ -52,6 +55,11 @@ class StackTable {
   uint32_t* stack_index_ = nullptr;
   uint64_t location_mask_ = 0;
   uint64_t stack_mask_ = 0;
+  // The stacks met last: the key's upper bits, and the index in the lower kIndexBits. Slots by the
+  // key's lower bits.
+  static constexpr int kIndexBits = 24;
+  static constexpr uint64_t kMemoSlots = 1 << 14;
+  uint64_t* memo_ = nullptr;
 };
 
 }  // namespace heapflare::box

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "lib/base/parse.h"
 #include "lib/base/syscall.h"
+#include "lib/box/totals.h"
 #include "lib/doctor/environment.h"
 #include "lib/doctor/program.h"
 #include "lib/recorder/settings.h"
@@ -99,7 +100,7 @@ void DescribeBox(const target::BoxFile& box, Findings* findings) {
        header.interval == 0 ? "switch it on: heapflare snapshot PID --set-interval=512KiB" : ""});
   findings->push_back({Level::kOk, "live heap",
                        absl::StrFormat("%s, %d samples live, %d dumps", HumanSize(box.live_bytes()),
-                                       header.samples_live, header.dumps),
+                                       box::SumTallies(header).samples_live(), header.dumps),
                        ""});
   box::TimelinePoint point = {};
   if (box.LastPoint(&point) && point.limit != box::kUnknown && point.usage != box::kUnknown) {

@@ -1,3 +1,4 @@
+#include "lib/box/totals.h"
 #include "lib/pprof/encoder.h"
 
 namespace heapflare::pprof {
@@ -37,8 +38,9 @@ void Sampling(const box::Reader& box, TextWriter* text) {
   } else {
     text->Add("one sample per ").AddSize(header.interval).Add(" on average");
   }
-  text->Add(": ").AddNumber(header.samples_taken).Add(" samples, ");
-  text->AddNumber(header.samples_live).Add(" live");
+  const box::Totals totals = box::SumTallies(header);
+  text->Add(": ").AddNumber(totals.samples_taken).Add(" samples, ");
+  text->AddNumber(totals.samples_live()).Add(" live");
 }
 
 void Thinned(const box::Reader& box, TextWriter* text) {

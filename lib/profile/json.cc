@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_format.h"
+#include "lib/box/totals.h"
 #include "lib/profile/frames.h"
 #include "lib/profile/text_size.h"
 #include "lib/target/human.h"
@@ -83,8 +84,7 @@ Json Head(const Profile& profile, const Frames& frames, const Json& process) {
 
 Json JsonProcess(const box::Header& header, const std::string& state) {
   const box::Losses& losses = header.losses;
-  const uint64_t live =
-      header.allocated_bytes - std::min(header.freed_bytes, header.allocated_bytes);
+  const box::Totals totals = box::SumTallies(header);
   return {{"program", std::string(header.program, strnlen(header.program, box::kNameBytes))},
           {"pid", header.pid},
           {"uid", header.uid},
@@ -93,9 +93,9 @@ Json JsonProcess(const box::Header& header, const std::string& state) {
           {"last_seen", target::IsoTime(header.heartbeat_utc)},
           {"sample_interval", header.interval},
           {"configured_interval", header.configured_interval},
-          {"live_bytes", box::WholeBytes(live)},
-          {"samples_taken", header.samples_taken},
-          {"samples_live", header.samples_live},
+          {"live_bytes", box::WholeBytes(totals.live_bytes())},
+          {"samples_taken", totals.samples_taken},
+          {"samples_live", totals.samples_live()},
           {"dumps", header.dumps},
           {"losses",
            {{"samples", losses.samples},

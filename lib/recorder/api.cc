@@ -6,6 +6,7 @@
 
 #include "heapflare/heapflare.h"
 #include "lib/base/syscall.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread.h"
@@ -22,7 +23,7 @@ int heapflare_active(void) {
 int heapflare_dump(const char* path) {
   constexpr int64_t kTimeout = 10'000'000'000;
   Prepare();
-  if (!InOwnProcess() || !Ready() || ThreadOfRecorder() == 0) return EAGAIN;
+  if (!IsOwnProcessId() || !Ready() || ThreadOfRecorder() == 0) return EAGAIN;
   DumpRequest request;
   request.reason.Add("api");
   if (path != nullptr) {

@@ -8,6 +8,7 @@
 #include "lib/base/syscall.h"
 #include "lib/box/control.h"
 #include "lib/recorder/dump.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 
 namespace heapflare::recorder {
@@ -51,7 +52,7 @@ void Serve(const box::ControlRequest& request) {
 
 void ServeControlFile() {
   if (recorder.control_path.size() == 0) return;
-  const int32_t process = recorder.process.load(std::memory_order_relaxed);
+  const int32_t process = OwnProcessId();
   if (answered_for != process) {
     answered_for = process;
     answered = 0;

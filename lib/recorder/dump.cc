@@ -8,8 +8,10 @@
 #include "lib/base/say.h"
 #include "lib/base/syscall.h"
 #include "lib/box/reader.h"
+#include "lib/box/totals.h"
 #include "lib/pprof/gzip.h"
 #include "lib/recorder/modules.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/retention.h"
@@ -60,7 +62,7 @@ int Encode(const DumpRequest& request, int fd, uint64_t* written) {
 void NameOf(uint32_t number, std::string_view reason, base::Path* path) {
   DumpDirectory(recorder.settings, path);
   path->Add('/');
-  Stem(recorder.identity.program.view(), recorder.process.load(std::memory_order_relaxed),
+  Stem(recorder.identity.program.view(), OwnProcessId(),
        recorder.identity.start_utc / 1'000'000'000, path);
   path->Add('.').AddNumber(number, 4).Add('.').Add(reason).Add(".pb.gz");
 }
@@ -69,7 +71,7 @@ void NameOf(uint32_t number, std::string_view reason, base::Path* path) {
 int WriteFile(const DumpRequest& request, const base::Path& path, uint64_t* written) {
   const size_t slash = path.view().rfind('/');
   base::Path temporary(slash == std::string_view::npos ? "" : path.view().substr(0, slash + 1));
-  temporary.Add(".heapflare-").AddNumber(static_cast<uint64_t>(recorder.process.load()));
+  temporary.Add(".heapflare-").AddNumber(static_cast<uint64_t>(OwnProcessId()));
   temporary.Add('-').AddNumber(static_cast<uint64_t>(base::MonotonicNanoseconds())).Add(".tmp");
   if (path.truncated() || temporary.truncated()) return -ENAMETOOLONG;
   const int fd = base::Open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
@@ -147,7 +149,7 @@ void WriteDump(const DumpRequest& request, DumpResult* result) {
   const auto took = static_cast<uint64_t>(base::MonotonicNanoseconds() - started);
   box::Atomic(header->dumps).store(number, std::memory_order_relaxed);
   NoteEvent(box::EventKind::kDump, number, written, took, request.reason.view(), request.usage);
-  const uint64_t live = box::WholeBytes(header->allocated_bytes - header->freed_bytes);
+  const uint64_t live = box::WholeBytes(box::SumTallies(*header).live_bytes());
   if (by_rule) RemoveSurplus(number, live, request);
   if (recorder.settings.verbose) ReportSuccess(request, result->path);
 }

@@ -8,6 +8,10 @@ namespace heapflare::recorder {
 
 constinit FreeFilter free_filter;
 
+void FreeFilter::Prepare() {
+  base::Syscall(SYS_madvise, base::Arg(counts_), sizeof(counts_), MADV_NOHUGEPAGE);
+}
+
 void FreeFilter::Clear() {
   // Private anonymous pages (.bss) read as zero afterwards.
   base::Syscall(SYS_madvise, base::Arg(counts_), sizeof(counts_), MADV_DONTNEED);

@@ -3,7 +3,8 @@
 // A byte for every page, by the low bits of the page's number: how many live samples lie in pages
 // with these bits. Zero means none, which ends the matter for nearly every free; else the sample
 // table is asked. A count that reaches 255 stays there, so the answer errs only towards asking.
-// Pages 2^18 apart share a byte: with 4 GiB of heap, four do.
+// Pages 2^22 apart share a byte: with 64 GiB of heap, four do. What of it is touched costs memory: a
+// page for every 16 MiB of heap that holds a sample.
 #pragma once
 
 #include <atomic>
@@ -34,12 +35,14 @@ class FreeFilter {
     }
   }
 
+  // Before the first use: keeps the kernel from giving it huge pages, of which a few bytes are used.
+  void Prepare();
   // Forgets everything and gives the memory back. In a forked child, where no other thread runs.
   void Clear();
 
  private:
   static constexpr int kPageBits = 12;
-  static constexpr uint64_t kSlots = uint64_t{1} << 18;
+  static constexpr uint64_t kSlots = uint64_t{1} << 22;
   static constexpr uint8_t kSticky = 255;
 
   static uint64_t Slot(const void* address) {

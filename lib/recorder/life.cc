@@ -11,6 +11,7 @@
 #include "lib/recorder/dump.h"
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/signal_trigger.h"
@@ -31,7 +32,7 @@ void AnnounceStart() {
   if (!recorder.settings.verbose) return;
   base::Text<1024> line("profiling ");
   line.Add(recorder.identity.program.view()).Add(" (pid ");
-  line.AddNumber(static_cast<uint64_t>(recorder.process.load())).Add("), ");
+  line.AddNumber(static_cast<uint64_t>(OwnProcessId())).Add("), ");
   DescribeWatch(&line);
   line.Add(", box ");
   line.Add(recorder.box_path.size() > 0 ? recorder.box_path.view() : "without a name");
@@ -99,7 +100,7 @@ void Child() {
 }
 
 [[gnu::destructor(101)]] void Finish() {
-  if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff || !InOwnProcess()) return;
+  if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff || !IsOwnProcessId()) return;
   if (recorder.settings.dump_at_exit && ThreadOfRecorder() != 0 && Ready()) {
     DumpRequest request;
     request.reason.Add("exit");

@@ -8,6 +8,7 @@
 #include "lib/base/syscall.h"
 #include "lib/recorder/elf_image.h"
 #include "lib/recorder/maps_reader.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/unwind_port.h"
 
 namespace heapflare::recorder {
@@ -214,7 +215,10 @@ uint32_t FindModuleOf(uint64_t pc) {
   constexpr int64_t kPause = 100'000'000;
   const int64_t now = base::MonotonicNanoseconds();
   int64_t due = next_scan_by_hook.load(std::memory_order_relaxed);
-  if (now < due || !next_scan_by_hook.compare_exchange_strong(due, now + kPause)) return 0;
+  if (now < due || !IsOwnProcessId() ||
+      !next_scan_by_hook.compare_exchange_strong(due, now + kPause)) {
+    return 0;
+  }
   ScanModules();
   return Look(pc);
 }

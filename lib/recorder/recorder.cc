@@ -8,10 +8,12 @@
 #include "lib/base/say.h"
 #include "lib/base/syscall.h"
 #include "lib/box/control.h"
+#include "lib/box/totals.h"
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/identity.h"
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/version.h"
@@ -53,8 +55,7 @@ int CreateIn(base::Path* directory) {
   for (uint64_t twin = 0; twin < 16; ++twin) {
     base::Path path = *directory;
     path.Add('/');
-    Stem(identity.program.view(), recorder.process.load(std::memory_order_relaxed),
-         identity.start_utc / 1'000'000'000 + twin, &path);
+    Stem(identity.program.view(), OwnProcessId(), identity.start_utc / 1'000'000'000 + twin, &path);
     path.Add(".box");
     if (path.truncated()) return -ENAMETOOLONG;
     const box::MappingOptions options = {.path = path.c_str(),
@@ -174,7 +175,8 @@ void Prepare() {
     recorder.phase.store(Phase::kOff, std::memory_order_release);
     return;
   }
-  recorder.process.store(base::ProcessId(), std::memory_order_relaxed);
+  MarkOwnProcess();
+  free_filter.Prepare();
   recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
   recorder.phase.store(Phase::kWaiting, std::memory_order_release);
 }
@@ -182,16 +184,13 @@ void Prepare() {
 bool Ready() {
   Phase phase = recorder.phase.load(std::memory_order_acquire);
   if (phase == Phase::kRecording) return true;
+  if (!IsOwnProcessId()) return false;
   if (phase == Phase::kWaiting && recorder.phase.compare_exchange_strong(phase, Phase::kOpening)) {
     const bool open = OpenBox();
     recorder.phase.store(open ? Phase::kRecording : Phase::kOff, std::memory_order_release);
     return open;
   }
   return WaitWhileOpening() == Phase::kRecording;
-}
-
-bool InOwnProcess() {
-  return base::ProcessId() == recorder.process.load(std::memory_order_relaxed);
 }
 
 void StartOverInChild() {
@@ -207,13 +206,13 @@ void StartOverInChild() {
   thread_state.sampler.Reset();
   thread_state.clock_bytes = 0;
   recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
-  recorder.process.store(base::ProcessId(), std::memory_order_relaxed);
+  MarkOwnProcess();
   recorder.phase.store(phase == Phase::kClosed ? Phase::kClosed : Phase::kWaiting,
                        std::memory_order_release);
 }
 
 void Close() {
-  if (!InOwnProcess()) return;
+  if (!IsOwnProcessId()) return;
   Phase phase = WaitWhileOpening();
   while (phase == Phase::kWaiting || phase == Phase::kRecording) {
     if (recorder.phase.compare_exchange_weak(phase, Phase::kClosed)) break;
@@ -248,9 +247,7 @@ void Thin() {
   if (before == 0) return;
   // An interval far below the blocks' size samples every one of them, doubled or not: so it also
   // becomes twice the mean size of the live blocks.
-  const uint64_t live_bytes =
-      box::WholeBytes(Atomic(header.allocated_bytes).load(std::memory_order_relaxed) -
-                      Atomic(header.freed_bytes).load(std::memory_order_relaxed));
+  const uint64_t live_bytes = box::WholeBytes(box::SumTallies(header).live_bytes());
   const uint64_t after = std::max(before * 2, before == 1 && live > 0 ? live_bytes / live * 2 : 0);
   recorder.interval.store(after, std::memory_order_relaxed);
   Atomic(header.interval).store(after, std::memory_order_relaxed);

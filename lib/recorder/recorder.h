@@ -27,9 +27,6 @@ enum class Phase : uint32_t { kNew, kOff, kWaiting, kOpening, kRecording, kClose
 
 struct Recorder {
   std::atomic<Phase> phase;
-  // The process that this state belongs to. A child made behind libc's back (vfork, clone) sees
-  // another one's and touches nothing.
-  std::atomic<int32_t> process;
   // Mean bytes between samples: what threads draw with; 0 = off.
   std::atomic<uint64_t> interval;
   // Live samples at which the interval is doubled next.
@@ -51,11 +48,9 @@ extern constinit Recorder recorder __attribute__((visibility("hidden")));
 // others meanwhile return at once and find the phase kNew.
 void Prepare();
 
-// True when samples can be recorded; opens the box if need be. Async-signal-safe, waits for nobody.
+// True when samples can be recorded; opens the box if need be, but not for a child of vfork.
+// Async-signal-safe, waits for nobody without bound.
 bool Ready();
-
-// True if this is the process that `recorder` belongs to. One system call.
-bool InOwnProcess();
 
 // In a forked child: forgets the parent's box and waits for the first sample.
 void StartOverInChild();
@@ -65,7 +60,7 @@ void Close();
 
 // Sets the interval from now on and notes it in the box.
 void SetInterval(uint64_t bytes);
-// Called with the table filling up: doubles the interval, at least.
+// Called when a sample found little room: if the table is filling up, doubles the interval, at least.
 void Thin();
 
 // Appends to the box's events. `text` may be empty.

@@ -5,6 +5,7 @@
 
 #include "lib/recorder/bootstrap_arena.h"
 #include "lib/recorder/memory_clock.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/unwind.h"
 
@@ -12,6 +13,7 @@ namespace heapflare::recorder {
 namespace {
 
 using box::Atomic;
+using Room = box::SampleTable::Room;
 
 // Marks this thread as inside the recorder. `first()` is false below a signal handler that
 // interrupted it there.
@@ -31,33 +33,37 @@ void Count(uint64_t box::Losses::*loss, uint64_t by = 1) {
   Atomic(recorder.mapping.header().losses.*loss).fetch_add(by, std::memory_order_relaxed);
 }
 
-uint32_t CaptureStack(const void* caller, bool may_unwind) {
+// Threads get the shared counters in turn.
+uint32_t ThreadNumber() {
+  constinit static std::atomic<uint32_t> given = 0;
+  uint32_t& number = thread_state.number;
+  if (number == 0) number = given.fetch_add(1, std::memory_order_relaxed) % box::kTallies + 1;
+  return number;
+}
+
+uint32_t CaptureStack(const CallSite& site, bool may_unwind) {
   const uint32_t capacity = recorder.settings.max_stack;
   auto* frames =
       static_cast<uint64_t*>(__builtin_alloca((capacity + kOwnFrames) * sizeof(uint64_t)));
-  Walk walk = {.depth = 1, .flags = box::kStackIncomplete};
+  Walk walk = {.depth = 1, .flags = box::kStackIncomplete, .hash = 0};
   if (may_unwind) {
-    walk = WalkStack(caller, frames, capacity);
+    walk = WalkStack(site, frames, capacity);
   } else {
-    frames[0] = reinterpret_cast<uint64_t>(caller);
+    frames[0] = reinterpret_cast<uint64_t>(site.caller);
   }
   if ((walk.flags & box::kStackTruncated) != 0) Count(&box::Losses::truncated_stacks);
   if ((walk.flags & box::kStackIncomplete) != 0) Count(&box::Losses::unwind_failures);
-  const uint32_t stack = recorder.stacks.Intern(frames, walk.depth, walk.flags);
+  const uint32_t stack = recorder.stacks.Intern(frames, walk.depth, walk.flags, walk.hash);
   if (stack == box::kOtherStack) Count(&box::Losses::folded_stacks);
   return stack;
 }
 
-void BookAllocation(uint32_t stack, uint64_t weight, uint64_t bytes) {
-  box::Header& header = recorder.mapping.header();
-  recorder.stacks.AddAllocated(stack, weight, bytes);
-  Atomic(header.allocated_bytes).fetch_add(bytes, std::memory_order_relaxed);
-  Atomic(header.samples_taken).fetch_add(1, std::memory_order_relaxed);
-}
-
-void BookFree(uint32_t stack, uint64_t weight, uint64_t bytes) {
-  recorder.stacks.AddFreed(stack, weight, bytes);
-  Atomic(recorder.mapping.header().freed_bytes).fetch_add(bytes, std::memory_order_relaxed);
+// It found no room, so it cannot be followed: it is not counted as live, and the box says so.
+void Lose(const box::Sample& sample) {
+  free_filter.Drop(reinterpret_cast<const void*>(sample.address));
+  BookFree(sample);
+  Count(&box::Losses::samples);
+  Count(&box::Losses::sample_bytes, box::WeightedBytes(sample.size, sample.weight));
 }
 
 uint32_t Age() {
@@ -67,7 +73,7 @@ uint32_t Age() {
 
 }  // namespace
 
-Ticket BeginAllocation(size_t bytes, const void* caller) {
+Ticket BeginAllocation(size_t bytes, const CallSite& site) {
   // The first of all calls, before any constructor ran.
   Prepare();
   // What preparing itself allocates: the interval is not known yet, so nothing may be drawn with it.
@@ -86,37 +92,34 @@ Ticket BeginAllocation(size_t bytes, const void* caller) {
     return {};
   }
   if (!Ready()) return {};
-  Ticket ticket = {.weight = weight, .stack = CaptureStack(caller, inside.first())};
+  Ticket ticket = {.weight = weight, .stack = CaptureStack(site, inside.first())};
   if (large) BeforeLargeRequest(bytes, ticket.stack);
   return ticket;
 }
 
 void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   const Inside inside;
+  recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));
   const uint64_t weighted = box::WeightedBytes(bytes, ticket.weight);
+  const uint32_t number = ThreadNumber();
+  recorder.stacks.AddAllocated(ticket.stack, ticket.weight, weighted, number);
   // An address cannot be given out twice: if it has a sample, its free went past us.
   box::Sample stale = {};
   if (free_filter.MayHold(block) &&
-      recorder.samples.Remove(reinterpret_cast<uint64_t>(block), &stale)) {
+      recorder.samples.Remove(reinterpret_cast<uint64_t>(block), &stale, number)) {
     free_filter.Drop(block);
     BookFree(stale);
     Count(&box::Losses::missed_frees);
   }
-  BookAllocation(ticket.stack, ticket.weight, weighted);
   free_filter.Add(block);
-  const bool kept = recorder.samples.Insert({.address = reinterpret_cast<uint64_t>(block),
-                                             .size = bytes,
-                                             .weight = ticket.weight,
-                                             .stack = ticket.stack,
-                                             .born_tenths = Age()});
-  if (!kept) {
-    // It cannot be followed: so it is not counted as live, and the box says so.
-    free_filter.Drop(block);
-    BookFree(ticket.stack, ticket.weight, weighted);
-    Count(&box::Losses::samples);
-    Count(&box::Losses::sample_bytes, weighted);
-  }
-  if (recorder.samples.live() >= recorder.thin_at.load(std::memory_order_relaxed)) Thin();
+  const box::Sample sample = {.address = reinterpret_cast<uint64_t>(block),
+                              .size = bytes,
+                              .weight = ticket.weight,
+                              .stack = ticket.stack,
+                              .born_tenths = Age()};
+  const Room room = recorder.samples.Insert(sample, number);
+  if (room == Room::kNone) Lose(sample);
+  if (room != Room::kPlenty) Thin();
   AdvanceMemoryClock(box::WholeBytes(weighted), inside.first());
 }
 
@@ -132,8 +135,8 @@ bool TakeSample(const void* block, box::Sample* sample) {
   // After Close too: what is booked then is not read, but the table stays consistent.
   const Phase phase = recorder.phase.load(std::memory_order_acquire);
   if (phase != Phase::kRecording) return false;
-  if (!recorder.samples.Contains(address) || !InOwnProcess()) return false;
-  if (!recorder.samples.Remove(address, sample)) return false;
+  recorder.samples.Prefetch(address);
+  if (!InOwnProcess() || !recorder.samples.Remove(address, sample, ThreadNumber())) return false;
   free_filter.Drop(block);
   return true;
 }
@@ -141,15 +144,12 @@ bool TakeSample(const void* block, box::Sample* sample) {
 void PutSampleBack(const box::Sample& sample) {
   const auto* block = reinterpret_cast<const void*>(sample.address);
   free_filter.Add(block);
-  if (recorder.samples.Insert(sample)) return;
-  free_filter.Drop(block);
-  BookFree(sample);
-  Count(&box::Losses::samples);
-  Count(&box::Losses::sample_bytes, box::WeightedBytes(sample.size, sample.weight));
+  if (recorder.samples.Insert(sample, ThreadNumber()) == Room::kNone) Lose(sample);
 }
 
 void BookFree(const box::Sample& sample) {
-  BookFree(sample.stack, sample.weight, box::WeightedBytes(sample.size, sample.weight));
+  recorder.stacks.AddFreed(sample.stack, sample.weight,
+                           box::WeightedBytes(sample.size, sample.weight), ThreadNumber());
 }
 
 void* MoveOutOfArena(void* old, size_t bytes) {

@@ -14,6 +14,7 @@
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/thread_state.h"
+#include "lib/recorder/unwind.h"
 
 namespace heapflare::recorder {
 
@@ -23,9 +24,8 @@ struct Ticket {
   uint32_t stack;
 };
 
-// After Sampler::Take said true. `caller` is the hook's return address, where the recorded stack
-// begins.
-Ticket BeginAllocation(size_t bytes, const void* caller);
+// After Sampler::Take said true.
+Ticket BeginAllocation(size_t bytes, const CallSite& site);
 void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket);
 
 // After the filter said that `block` may hold a sample. False: the block is not the next
@@ -43,7 +43,7 @@ template <typename... Arguments>
 [[gnu::noinline, gnu::cold]] void* Recorded(size_t bytes, const void* caller,
                                             void* (*const* function)(Arguments...),
                                             Arguments... arguments) {
-  const Ticket ticket = BeginAllocation(bytes, caller);
+  const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   void* const block = (*function)(arguments...);
   if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
   return block;
@@ -56,7 +56,7 @@ template <typename... Arguments>
                                                void* old, Arguments... arguments) {
   box::Sample sample = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &sample);
-  const Ticket ticket = due ? BeginAllocation(bytes, caller) : Ticket{};
+  const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
   void* const block = (*function)(old, arguments...);
   // With a size of zero the old block is gone either way.
   if (sampled && block == nullptr && bytes != 0) {
@@ -71,7 +71,7 @@ template <typename... Arguments>
 // The same for posix_memalign, which returns its block by another way.
 [[gnu::noinline, gnu::cold]] inline int RecordedPosixMemalign(void** block, size_t alignment,
                                                               size_t bytes, const void* caller) {
-  const Ticket ticket = BeginAllocation(bytes, caller);
+  const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   const int error = next.posix_memalign(block, alignment, bytes);
   if (ticket.weight != 0 && error == 0) CommitAllocation(*block, bytes, ticket);
   return error;

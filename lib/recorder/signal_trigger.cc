@@ -6,7 +6,7 @@
 
 #include "lib/base/say.h"
 #include "lib/base/syscall.h"
-#include "lib/recorder/recorder.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/requests.h"
 
 namespace heapflare::recorder {
@@ -16,7 +16,7 @@ constinit std::atomic<bool> signalled = false;
 
 void Handle(int /*signal*/) {
   signalled.store(true, std::memory_order_release);
-  if (InOwnProcess()) Ring();
+  if (IsOwnProcessId()) Ring();
 }
 
 // The kernel's struct sigaction.

@@ -21,6 +21,8 @@ struct ThreadState {
   // The part of the current stack that is known to be readable.
   uint64_t stack_low;
   uint64_t stack_high;
+  // Which of the shared counters it adds to; 0: none chosen yet.
+  uint32_t number;
   // Bytes sampled since they were last added to the process's allocation clock.
   uint64_t clock_bytes;
 };

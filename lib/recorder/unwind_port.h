@@ -10,9 +10,7 @@
 // thread. There is nothing to initialise, and nothing to lock around fork.
 //
 // Its only state is one table for the process: 64 Ki rows of 16 bytes in .bss, of which the pages
-// in use cost memory, 1 MiB at most. A row tells how to get from one program counter to its caller.
-// Rows are read and written without a lock; a torn row is recognised and ignored
-// (cmake/libunwind/port.h).
+// in use cost memory, 1 MiB at most (unwind_rows.h).
 //
 // Callable from C, because the unwinder is C. Everything here is hidden from the dynamic symbol
 // table.

@@ -6,9 +6,11 @@
 
 #include "lib/base/parse.h"
 #include "lib/base/syscall.h"
+#include "lib/box/totals.h"
 #include "lib/cgroup/controller.h"
 #include "lib/recorder/ladder.h"
 #include "lib/recorder/memory_clock.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread_state.h"
@@ -210,8 +212,6 @@ void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t
                 int64_t time) {
   box::Header* header = Header();
   if (header == nullptr) return;
-  const uint64_t freed = Atomic(header->freed_bytes).load(std::memory_order_acquire);
-  const uint64_t allocated = Atomic(header->allocated_bytes).load(std::memory_order_acquire);
   const box::TimelinePoint point = {
       .sequence = 0,
       .time_mono = static_cast<uint64_t>(time),
@@ -223,7 +223,7 @@ void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t
       .shared = stat.shmem,
       .kernel = stat.kernel,
       .resident = ResidentBytes(),
-      .live_heap = box::WholeBytes(allocated - freed),
+      .live_heap = box::WholeBytes(box::SumTallies(*header).live_bytes()),
       .oom_kills = kills};
   AddPoint(box::kRecent, point);
   if (last_history == 0 || time - last_history >= box::kHistoryPeriodSeconds * kSecond) {
@@ -354,7 +354,7 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_wait) {
       thread_state.clock_bytes;
   thread_state.clock_bytes = 0;
   if (total < next_look.load(std::memory_order_relaxed) ||
-      !watching.load(std::memory_order_acquire)) {
+      !watching.load(std::memory_order_acquire) || !IsOwnProcessId()) {
     return;
   }
   int slot = -1;
@@ -375,7 +375,7 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_wait) {
 
 void BeforeLargeRequest(size_t bytes, uint32_t stack) {
   const uint64_t limit = effective_limit.load(std::memory_order_relaxed);
-  if (limit == kUnknown || !watching.load(std::memory_order_acquire)) return;
+  if (limit == kUnknown || !watching.load(std::memory_order_acquire) || !IsOwnProcessId()) return;
   int slot = -1;
   {
     const TryLook look(1000);

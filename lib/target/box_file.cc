@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "lib/box/totals.h"
 #include "lib/target/files.h"
 
 namespace heapflare::target {
@@ -97,9 +98,7 @@ absl::StatusOr<BoxFile> BoxFile::Load(const std::string& path, Parts parts) {
 }
 
 uint64_t BoxFile::live_bytes() const {
-  const box::Header& header = this->header();
-  return box::WholeBytes(header.allocated_bytes -
-                         std::min(header.freed_bytes, header.allocated_bytes));
+  return box::WholeBytes(box::SumTallies(header()).live_bytes());
 }
 
 bool BoxFile::LastPoint(box::TimelinePoint* point) const {

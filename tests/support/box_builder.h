@@ -20,6 +20,7 @@
 #include "lib/box/mapping.h"
 #include "lib/box/sample_table.h"
 #include "lib/box/stack_table.h"
+#include "lib/box/totals.h"
 
 namespace heapflare::test {
 
@@ -108,17 +109,17 @@ class BoxBuilder {
   // One sampled allocation that stands for `objects` of its size.
   void Allocate(uint32_t stack, uint64_t address, uint64_t size, uint64_t objects = 1) {
     const uint64_t weight = objects << box::kObjectShift;
-    Check(samples_.Insert(
-        {.address = address, .size = size, .weight = weight, .stack = stack, .born_tenths = 0}));
+    Check(samples_.Insert({.address = address,
+                           .size = size,
+                           .weight = weight,
+                           .stack = stack,
+                           .born_tenths = 0}) != box::SampleTable::Room::kNone);
     stacks_.AddAllocated(stack, weight, box::WeightedBytes(size, weight));
-    header().allocated_bytes += box::WeightedBytes(size, weight);
-    ++header().samples_taken;
   }
   void Free(uint64_t address) {
     box::Sample sample = {};
     Check(samples_.Remove(address, &sample));
     stacks_.AddFreed(sample.stack, sample.weight, box::WeightedBytes(sample.size, sample.weight));
-    header().freed_bytes += box::WeightedBytes(sample.size, sample.weight);
   }
 
   void AddPoint(box::RegionId ring, uint64_t usage, uint64_t limit) {
@@ -130,7 +131,7 @@ class BoxBuilder {
     point.time_mono = header().opened_mono;
     point.usage = usage;
     point.limit = limit;
-    point.live_heap = box::WholeBytes(header().allocated_bytes - header().freed_bytes);
+    point.live_heap = box::WholeBytes(box::SumTallies(header()).live_bytes());
     point.sequence = ++region.used;
     mapping_.Records<box::TimelinePoint>(ring)[slot] = point;
   }

@@ -53,6 +53,9 @@ class TestBox {
   uint32_t Intern(std::vector<uint64_t> frames, uint32_t flags = 0) {
     return stacks.Intern(frames.data(), static_cast<uint32_t>(frames.size()), flags);
   }
+  bool Insert(const Sample& sample, uint32_t counter = 0) {
+    return samples.Insert(sample, counter) != SampleTable::Room::kNone;
+  }
   std::string Bytes() const {
     std::stringstream text;
     text << std::ifstream(path_, std::ios::binary).rdbuf();
@@ -147,9 +150,9 @@ TEST(SampleTable, FindsWhatWasInsertedAndNothingElse) {
     const auto found = expected.find(address);
     Sample sample = {};
     if (found == expected.end()) {
-      ASSERT_FALSE(box.samples.Contains(address));
+      ASSERT_FALSE(box.samples.Remove(address, &sample));
       const uint64_t size = random() % 1000;
-      if (box.samples.Insert({address, size, 65536, 1, 0})) expected[address] = size;
+      if (box.Insert({address, size, 65536, 1, 0})) expected[address] = size;
     } else {
       ASSERT_TRUE(box.samples.Remove(address, &sample));
       EXPECT_EQ(sample.size, found->second);
@@ -165,7 +168,7 @@ TEST(SampleTable, GrowsByLevelsUntilItIsFull) {
   EXPECT_EQ(box.mapping.header().sample_levels, 1u);
   uint64_t inserted = 0;
   for (uint64_t i = 1; i <= box.samples.capacity() + 1000; ++i) {
-    inserted += box.samples.Insert({i * 4096, 1, 65536, 1, 0}) ? 1 : 0;
+    inserted += box.Insert({i * 4096, 1, 65536, 1, 0}) ? 1 : 0;
   }
   EXPECT_EQ(box.mapping.header().sample_levels, kSampleLevels);
   EXPECT_GT(inserted, box.samples.capacity() * 9 / 10);
@@ -181,7 +184,8 @@ TEST(SampleTable, IsSharedByThreads) {
       std::vector<uint64_t> mine;
       for (uint64_t i = 1; i < 50'000; ++i) {
         const uint64_t address = (t << 40) + i * 16;
-        if (box.samples.Insert({address, i, 65536, 1, 0})) mine.push_back(address);
+        if (box.Insert({address, i, 65536, 1, 0}, static_cast<uint32_t>(t)))
+          mine.push_back(address);
         if (mine.size() > 500) {
           std::swap(mine[random() % mine.size()], mine.back());
           Sample sample = {};
@@ -204,7 +208,7 @@ TEST(SampleTable, IsSharedByThreads) {
     const uint32_t stack = box.Intern({i % 3000 + 1, i % 7 + 5000, 9000});
     const uint64_t address = i * 16;
     box.stacks.AddAllocated(stack, 65536, WeightedBytes(100, 65536));
-    if (box.samples.Insert({address, 100, 65536, stack, 0})) live.push_back(address);
+    if (box.Insert({address, 100, 65536, stack, 0})) live.push_back(address);
     if (live.size() > 1000) {
       std::swap(live[random() % live.size()], live.back());
       Sample sample = {};

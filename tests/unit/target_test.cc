@@ -64,7 +64,7 @@ TEST_F(TargetTest, ReadsABoxAsItWasWritten) {
   EXPECT_EQ(box->reader().program(), "checkout");
   EXPECT_EQ(box->reader().stack_count(), 51u);
   EXPECT_EQ(box->live_bytes(),
-            box::WholeBytes(builder.header().allocated_bytes - builder.header().freed_bytes));
+            box::WholeBytes(box::SumTallies(builder.header()).live_bytes()));
   box::TimelinePoint point = {};
   ASSERT_TRUE(box->LastPoint(&point));
   EXPECT_EQ(point.usage, 30u << 20);
@@ -73,7 +73,7 @@ TEST_F(TargetTest, ReadsABoxAsItWasWritten) {
   for (uint64_t i = 0; i < box->reader().sample_slots(); ++i) {
     samples += box->reader().sample(i, &sample) ? 1 : 0;
   }
-  EXPECT_EQ(samples, builder.header().samples_live);
+  EXPECT_EQ(samples, box::SumTallies(builder.header()).samples_live());
 }
 
 TEST_F(TargetTest, ReadsWhatIsThereOfABoxThatIsCutOff) {

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "absl/strings/str_format.h"
+#include "lib/box/totals.h"
 #include "lib/profile/json.h"
 #include "lib/target/box_file.h"
 #include "lib/target/human.h"
@@ -39,7 +40,7 @@ Row Describe(const Listed& listed) {
           target::HumanTime(header.start_utc),
           HumanSize(listed.box->live_bytes()),
           Charge(*listed.box),
-          absl::StrFormat("%d", header.samples_live),
+          absl::StrFormat("%d", box::SumTallies(header).samples_live()),
           absl::StrFormat("%d", header.dumps),
           listed.path};
 }
