@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "lib/recorder/row_walk.h"
+
 namespace heapflare::recorder {
 
 // Where a hook was called.
@@ -14,14 +16,6 @@ struct CallSite {
 // To be taken in a function that is not inlined and that a hook calls as its last act.
 #define HEAPFLARE_CALL_SITE(caller) \
   { caller, __builtin_frame_address(0) }
-
-struct Walk {
-  uint32_t depth;
-  uint32_t flags;  // box::StackFlags
-  // Of the frames, the flags and the module generation: equal for equal stacks, 0 if it was not
-  // computed.
-  uint64_t hash;
-};
 
 // Fills `frames` (room for `capacity` + kOwnFrames) with return addresses, leaf first, beginning
 // with the caller of the hook: the recorder's own frames are left out. At most `capacity` frames are

@@ -1,0 +1,131 @@
+#include "lib/recorder/row_walk.h"
+
+#include <ucontext.h>
+
+#include <bit>
+#include <cstddef>
+
+#include "lib/box/format.h"
+#include "lib/recorder/unwind_port.h"
+#include "lib/recorder/unwind_rows.h"
+
+namespace heapflare::recorder {
+
+#if defined(__x86_64__)
+
+namespace {
+
+// A step of the table: the second word of libunwind's unw_tdep_frame_t.
+struct Step {
+  int64_t type : 3;
+  int64_t is_last : 1;
+  int64_t from_sp : 1;  // the CFA is relative to sp, else to fp
+  int64_t cfa_offset : 29;
+  int64_t fp_offset : 15;  // where fp is saved, relative to the new CFA; -1: it is not
+  int64_t sp_offset : 15;
+};
+enum StepType : int64_t { kAligned = -3, kStandard = -2, kSignal = -1, kGuessed = 1 };
+
+class StackReader {
+ public:
+  StackReader(uint64_t low, uint64_t high) : low_(low), most_(high - sizeof(uint64_t) - low) {}
+  bool Read(uint64_t address, uint64_t* value) const {
+    if (address - low_ > most_) return false;
+    *value = *reinterpret_cast<const uint64_t*>(address);
+    return true;
+  }
+
+ private:
+  uint64_t low_;
+  uint64_t most_;
+};
+
+enum class Outcome { kStepped, kEnd, kUnreadable, kStrange };
+
+Outcome Advance(const StackReader& stack, const Step& step, FrameRegisters* at) {
+  if (step.is_last != 0) return Outcome::kEnd;
+  uint64_t cfa = 0;
+  switch (step.type) {
+    case kGuessed:
+      // The limits within which the guess was made.
+      if (at->fp < at->sp || at->fp - at->sp > 0x4000) return Outcome::kUnreadable;
+      [[fallthrough]];
+    case kStandard:
+      cfa = static_cast<uint64_t>(step.cfa_offset) + (step.from_sp != 0 ? at->sp : at->fp);
+      if (!stack.Read(cfa - 8, &at->pc)) return Outcome::kUnreadable;
+      if (step.fp_offset != -1 &&
+          !stack.Read(cfa + static_cast<uint64_t>(step.fp_offset), &at->fp)) {
+        return Outcome::kUnreadable;
+      }
+      at->sp = cfa;
+      break;
+    case kSignal: {
+      constexpr uint64_t kRegisters = offsetof(ucontext_t, uc_mcontext.gregs);
+      const uint64_t saved = at->sp + static_cast<uint64_t>(step.cfa_offset) + kRegisters;
+      if (!stack.Read(saved + REG_RIP * 8, &at->pc) || !stack.Read(saved + REG_RBP * 8, &at->fp) ||
+          !stack.Read(saved + REG_RSP * 8, &at->sp)) {
+        return Outcome::kUnreadable;
+      }
+      at->interrupted = true;
+      return at->pc < 0x4000 ? Outcome::kEnd : Outcome::kStepped;
+    }
+    case kAligned:
+      cfa = static_cast<uint64_t>(step.cfa_offset) + (step.from_sp != 0 ? at->sp : at->fp);
+      if (!stack.Read(cfa, &cfa) || !stack.Read(cfa - 8, &at->pc) || !stack.Read(at->fp, &at->fp)) {
+        return Outcome::kUnreadable;
+      }
+      at->sp = cfa;
+      break;
+    default:
+      return Outcome::kStrange;
+  }
+  at->interrupted = false;
+  // The first pages are never mapped: a return address there ends the stack.
+  return at->pc < 0x4000 ? Outcome::kEnd : Outcome::kStepped;
+}
+
+}  // namespace
+
+bool WalkRows(FrameRegisters at, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
+              uint32_t capacity, Walk* walk) {
+  const StackReader stack(stack_low, stack_high);
+  const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
+  uint64_t hash = generation;
+  uint32_t depth = 0;
+  uint32_t flags = 0;
+  for (;;) {
+    frames[depth++] = at.pc;
+    hash = std::rotl(hash ^ at.pc, 29) * 0x9e3779b97f4a7c15;
+    const int back = at.interrupted ? 0 : 1;
+    const uint64_t pc = at.pc - static_cast<uint64_t>(back);
+    uint64_t packed = 0;
+    if (__builtin_expect(heapflare_row_find(pc, generation, &packed) == 0, 0) &&
+        heapflare_unwind_row(pc, at.sp, at.fp, at.sp, back, generation, &packed) == 0) {
+      flags = box::kStackIncomplete;
+      break;
+    }
+    const Outcome outcome = Advance(stack, std::bit_cast<Step>(packed), &at);
+    if (outcome == Outcome::kStrange) return false;
+    if (outcome == Outcome::kUnreadable) flags = box::kStackIncomplete;
+    if (outcome != Outcome::kStepped) break;
+    if (depth == capacity) {
+      flags = box::kStackTruncated;
+      break;
+    }
+  }
+  hash ^= flags | static_cast<uint64_t>(depth) << 32;
+  hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93;
+  *walk = {.depth = depth, .flags = flags, .hash = hash ^ hash >> 32};
+  return true;
+}
+
+#else
+
+bool WalkRows(FrameRegisters /*from*/, uint64_t /*stack_low*/, uint64_t /*stack_high*/,
+              uint64_t* /*frames*/, uint32_t /*capacity*/, Walk* /*walk*/) {
+  return false;
+}
+
+#endif
+
+}  // namespace heapflare::recorder
