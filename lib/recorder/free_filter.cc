@@ -9,12 +9,12 @@ namespace heapflare::recorder {
 constinit FreeFilter free_filter;
 
 void FreeFilter::Prepare() {
-  base::Syscall(SYS_madvise, base::Arg(counts_), sizeof(counts_), MADV_NOHUGEPAGE);
+  base::Syscall(SYS_madvise, base::Arg(slots_), sizeof(slots_), MADV_NOHUGEPAGE);
 }
 
 void FreeFilter::Clear() {
   // Private anonymous pages (.bss) read as zero afterwards.
-  base::Syscall(SYS_madvise, base::Arg(counts_), sizeof(counts_), MADV_DONTNEED);
+  base::Syscall(SYS_madvise, base::Arg(slots_), sizeof(slots_), MADV_DONTNEED);
 }
 
 }  // namespace heapflare::recorder

@@ -1,10 +1,13 @@
 // Tells in one load that an address carries no sample.
 //
-// A byte for every page, by the low bits of the page's number: how many live samples lie in pages
-// with these bits. Zero means none, which ends the matter for nearly every free; else the sample
-// table is asked. A count that reaches 255 stays there, so the answer errs only towards asking.
-// Pages 2^22 apart share a byte: with 64 GiB of heap, four do. What of it is touched costs memory: a
-// page for every 16 MiB of heap that holds a sample.
+// A slot for every page, by the low bits of the page's number: how many live samples lie in pages with
+// these bits, and the exclusive or of where in their pages they lie. Zero means none, which ends the
+// matter for nearly every free. One sample has a known place, which the address has or has not. Only
+// otherwise is the sample table asked, at the price of several cache misses. A count that reaches its
+// maximum stays there, so the answer errs only towards asking.
+//
+// Pages 2^21 apart share a slot: with 32 GiB of heap, four do. What of it is touched costs memory: a
+// page for every 8 MiB of heap that holds a sample.
 #pragma once
 
 #include <atomic>
@@ -14,26 +17,19 @@ namespace heapflare::recorder {
 
 class FreeFilter {
  public:
+  // The fast path. False: there is no sample at `address`.
   bool MayHold(const void* address) const {
-    return counts_[Slot(address)].load(std::memory_order_relaxed) != 0;
+    return slots_[Index(address)].load(std::memory_order_relaxed) != 0;
+  }
+  // The same, more exactly.
+  bool MayHoldAt(const void* address) const {
+    const uint16_t slot = slots_[Index(address)].load(std::memory_order_relaxed);
+    return Count(slot) > 1 || (Count(slot) == 1 && Places(slot) == Place(address));
   }
 
   // Add before the sample is findable, Drop after it no longer is.
-  void Add(const void* address) {
-    std::atomic<uint8_t>& count = counts_[Slot(address)];
-    uint8_t now = count.load(std::memory_order_relaxed);
-    while (now != kSticky && !count.compare_exchange_weak(now, static_cast<uint8_t>(now + 1),
-                                                          std::memory_order_relaxed)) {
-    }
-  }
-  void Drop(const void* address) {
-    std::atomic<uint8_t>& count = counts_[Slot(address)];
-    uint8_t now = count.load(std::memory_order_relaxed);
-    while (now != kSticky && now != 0 &&
-           !count.compare_exchange_weak(now, static_cast<uint8_t>(now - 1),
-                                        std::memory_order_relaxed)) {
-    }
-  }
+  void Add(const void* address) { Change(address, 1); }
+  void Drop(const void* address) { Change(address, -1); }
 
   // Before the first use: keeps the kernel from giving it huge pages, of which a few bytes are used.
   void Prepare();
@@ -42,14 +38,32 @@ class FreeFilter {
 
  private:
   static constexpr int kPageBits = 12;
-  static constexpr uint64_t kSlots = uint64_t{1} << 22;
-  static constexpr uint8_t kSticky = 255;
+  static constexpr uint64_t kSlots = uint64_t{1} << 21;
+  static constexpr int kMostCount = 255;
 
-  static uint64_t Slot(const void* address) {
+  // A slot: the count above, the places below.
+  static int Count(uint16_t slot) { return slot >> 8; }
+  static uint8_t Places(uint16_t slot) { return static_cast<uint8_t>(slot); }
+  // In units of the least alignment of blocks, of which a page has 256.
+  static uint8_t Place(const void* address) {
+    return static_cast<uint8_t>(reinterpret_cast<uintptr_t>(address) >> 4);
+  }
+  static uint64_t Index(const void* address) {
     return (reinterpret_cast<uintptr_t>(address) >> kPageBits) & (kSlots - 1);
   }
 
-  alignas(4096) std::atomic<uint8_t> counts_[kSlots] = {};
+  void Change(const void* address, int by) {
+    std::atomic<uint16_t>& slot = slots_[Index(address)];
+    uint16_t now = slot.load(std::memory_order_relaxed);
+    uint16_t then = 0;
+    do {
+      const int count = Count(now) + by;
+      if (Count(now) == kMostCount || count < 0) return;
+      then = static_cast<uint16_t>(count << 8 | (Places(now) ^ Place(address)));
+    } while (!slot.compare_exchange_weak(now, then, std::memory_order_relaxed));
+  }
+
+  alignas(4096) std::atomic<uint16_t> slots_[kSlots] = {};
 };
 
 extern constinit FreeFilter free_filter __attribute__((visibility("hidden")));

@@ -105,7 +105,7 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   recorder.stacks.AddAllocated(ticket.stack, ticket.weight, weighted, number);
   // An address cannot be given out twice: if it has a sample, its free went past us.
   box::Sample stale = {};
-  if (free_filter.MayHold(block) &&
+  if (free_filter.MayHoldAt(block) &&
       recorder.samples.Remove(reinterpret_cast<uint64_t>(block), &stale, number)) {
     free_filter.Drop(block);
     BookFree(stale);
@@ -134,7 +134,7 @@ bool TakeSample(const void* block, box::Sample* sample) {
   const auto address = reinterpret_cast<uint64_t>(block);
   // After Close too: what is booked then is not read, but the table stays consistent.
   const Phase phase = recorder.phase.load(std::memory_order_acquire);
-  if (phase != Phase::kRecording) return false;
+  if (phase != Phase::kRecording || !free_filter.MayHoldAt(block)) return false;
   recorder.samples.Prefetch(address);
   if (!InOwnProcess() || !recorder.samples.Remove(address, sample, ThreadNumber())) return false;
   free_filter.Drop(block);

@@ -1,5 +1,5 @@
-// churn_bench [COUNT [cpu|wall [THREADS]]]: each thread replaces a random one of its 20,000 blocks,
-// COUNT times, 20 calls deep. Prints ns per replacement, one malloc and one free.
+// churn_bench [COUNT [cpu|wall [THREADS [DEPTH]]]]: each thread replaces a random one of its 20,000
+// blocks, COUNT times, DEPTH calls deep (20). Prints ns per replacement, one malloc and one free.
 //
 // Blocks have 16 to 1,040 bytes, one in 4,096 has 64 KiB: 544 in the mean. Parts and clocks as in
 // pair_bench; with several threads the clock must be the wall's, which sees them wait for each
@@ -15,7 +15,6 @@ using namespace heapflare::bench;
 namespace {
 
 constexpr int kParts = 10;
-constexpr int kDepth = 20;
 constexpr uint32_t kSlots = 20'000;
 
 struct Work {
@@ -77,6 +76,7 @@ int main(int argc, char** argv) {
   const long count = std::max(1L, Argument(argc, argv, 1, 3'000'000) / kParts);
   const bool wall = argc > 2 && strcmp(argv[2], "wall") == 0;
   const auto threads = static_cast<int>(Argument(argc, argv, 3, 1));
+  const auto depth = static_cast<int>(Argument(argc, argv, 4, 20));
   const clockid_t clock = wall ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID;
   std::atomic<int> missing = threads;
   std::vector<Work> works;
@@ -88,8 +88,8 @@ int main(int argc, char** argv) {
                      .parts = std::vector<double>(kParts)});
   }
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(Descend, kDepth, &works[i]);
-  Descend(kDepth, &works[0]);
+  for (int i = 1; i < threads; ++i) others.emplace_back(Descend, depth, &works[i]);
+  Descend(depth, &works[0]);
   for (std::thread& other : others) other.join();
   std::vector<double> parts;
   for (const Work& work : works) parts.insert(parts.end(), work.parts.begin(), work.parts.end());
