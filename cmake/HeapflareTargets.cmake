@@ -15,14 +15,14 @@ endif()
 
 # Inside: no exceptions, no RTTI, nothing that allocates or needs libstdc++.so, everything hidden. Always optimised,
 # since a debug build of the hooks would be a different program. `-fno-builtin`: the compiler must not take our
-# malloc for libc's.
+# malloc for libc's. `-fno-tree-slp-vectorize`: it keeps pairs of registers in one vector, which makes the walk slower.
 add_library(heapflare_inside INTERFACE)
 target_link_libraries(heapflare_inside INTERFACE heapflare_common)
 target_compile_options(heapflare_inside INTERFACE
   -O2 -g -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -fno-exceptions -fno-rtti
   -fasynchronous-unwind-tables -fno-threadsafe-statics -ftls-model=initial-exec -fno-builtin-malloc
   -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free -fno-stack-protector
-  -fno-semantic-interposition)
+  -fno-semantic-interposition -fno-tree-slp-vectorize)
 
 # The hooked symbols, from the one list of them.
 file(READ ${CMAKE_SOURCE_DIR}/lib/recorder/hook_list.h _hook_list)

@@ -73,13 +73,15 @@ void Work() {
   requests.Serve();
 }
 
+bool StartOwnThread() { return !recorder.settings.under_valgrind && StartThread(Work); }
+
 void Child() {
   requests.Clear();
   ForgetThread();
   ForgetWatch();
   ForgetDumps();
   StartOverInChild();
-  if (recorder.phase.load(std::memory_order_relaxed) == Phase::kWaiting) StartThread(Work);
+  if (recorder.phase.load(std::memory_order_relaxed) == Phase::kWaiting) StartOwnThread();
 }
 
 [[gnu::constructor(101)]] void Start() {
@@ -96,7 +98,7 @@ void Child() {
   }
   pthread_atfork(nullptr, nullptr, Child);
   InstallSignalTrigger(recorder.settings.signal);
-  if (!StartThread(Work)) base::Say("cannot start a thread; no dumps, but the box is kept");
+  if (!StartOwnThread()) base::Say("cannot start a thread; no dumps, but the box is kept");
 }
 
 [[gnu::destructor(101)]] void Finish() {

@@ -42,23 +42,26 @@ class StackReader {
 
 enum class Outcome { kStepped, kEnd, kUnreadable, kStrange };
 
-Outcome Advance(const StackReader& stack, const Step& step, FrameRegisters* at) {
+// True for nearly all frames: kStandard, and not the last.
+bool IsPlain(uint64_t packed) { return (packed & 15) == (static_cast<uint64_t>(kStandard) & 7); }
+
+// Every other shape.
+[[gnu::noinline]] Outcome Advance(const StackReader& stack, const Step& step, FrameRegisters* at) {
   if (step.is_last != 0) return Outcome::kEnd;
-  uint64_t cfa = 0;
+  const uint64_t base = step.from_sp != 0 ? at->sp : at->fp;
   switch (step.type) {
-    case kGuessed:
+    case kGuessed: {
       // The limits within which the guess was made.
       if (at->fp < at->sp || at->fp - at->sp > 0x4000) return Outcome::kUnreadable;
-      [[fallthrough]];
-    case kStandard:
-      cfa = static_cast<uint64_t>(step.cfa_offset) + (step.from_sp != 0 ? at->sp : at->fp);
-      if (!stack.Read(cfa - 8, &at->pc)) return Outcome::kUnreadable;
-      if (step.fp_offset != -1 &&
-          !stack.Read(cfa + static_cast<uint64_t>(step.fp_offset), &at->fp)) {
+      const uint64_t cfa = base + static_cast<uint64_t>(step.cfa_offset);
+      if (!stack.Read(cfa - 8, &at->pc) ||
+          (step.fp_offset != -1 &&
+           !stack.Read(cfa + static_cast<uint64_t>(step.fp_offset), &at->fp))) {
         return Outcome::kUnreadable;
       }
       at->sp = cfa;
-      break;
+      return Outcome::kStepped;
+    }
     case kSignal: {
       constexpr uint64_t kRegisters = offsetof(ucontext_t, uc_mcontext.gregs);
       const uint64_t saved = at->sp + static_cast<uint64_t>(step.cfa_offset) + kRegisters;
@@ -67,47 +70,67 @@ Outcome Advance(const StackReader& stack, const Step& step, FrameRegisters* at) 
         return Outcome::kUnreadable;
       }
       at->interrupted = true;
-      return at->pc < 0x4000 ? Outcome::kEnd : Outcome::kStepped;
+      return Outcome::kStepped;
     }
-    case kAligned:
-      cfa = static_cast<uint64_t>(step.cfa_offset) + (step.from_sp != 0 ? at->sp : at->fp);
+    case kAligned: {
+      uint64_t cfa = base + static_cast<uint64_t>(step.cfa_offset);
       if (!stack.Read(cfa, &cfa) || !stack.Read(cfa - 8, &at->pc) || !stack.Read(at->fp, &at->fp)) {
         return Outcome::kUnreadable;
       }
       at->sp = cfa;
-      break;
+      return Outcome::kStepped;
+    }
     default:
       return Outcome::kStrange;
   }
-  at->interrupted = false;
-  // The first pages are never mapped: a return address there ends the stack.
-  return at->pc < 0x4000 ? Outcome::kEnd : Outcome::kStepped;
 }
 
 }  // namespace
 
-bool WalkRows(FrameRegisters at, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
+bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
               uint32_t capacity, Walk* walk) {
   const StackReader stack(stack_low, stack_high);
   const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
+  // In registers, unlike a struct whose address is passed on.
+  uint64_t pc = from.pc;
+  uint64_t sp = from.sp;
+  uint64_t fp = from.fp;
+  uint64_t back = from.interrupted ? 0 : 1;
   uint64_t hash = generation;
   uint32_t depth = 0;
   uint32_t flags = 0;
   for (;;) {
-    frames[depth++] = at.pc;
-    hash = std::rotl(hash ^ at.pc, 29) * 0x9e3779b97f4a7c15;
-    const int back = at.interrupted ? 0 : 1;
-    const uint64_t pc = at.pc - static_cast<uint64_t>(back);
+    frames[depth++] = pc;
+    hash = std::rotl(hash ^ pc, 29) * 0x9e3779b97f4a7c15;
     uint64_t packed = 0;
-    if (__builtin_expect(heapflare_row_find(pc, generation, &packed) == 0, 0) &&
-        heapflare_unwind_row(pc, at.sp, at.fp, at.sp, back, generation, &packed) == 0) {
+    if (__builtin_expect(heapflare_row_find(pc - back, generation, &packed) == 0, 0) &&
+        heapflare_unwind_row(pc - back, sp, fp, sp, static_cast<int>(back), generation, &packed) ==
+            0) {
       flags = box::kStackIncomplete;
       break;
     }
-    const Outcome outcome = Advance(stack, std::bit_cast<Step>(packed), &at);
-    if (outcome == Outcome::kStrange) return false;
-    if (outcome == Outcome::kUnreadable) flags = box::kStackIncomplete;
-    if (outcome != Outcome::kStepped) break;
+    if (__builtin_expect(IsPlain(packed), 1)) {
+      const Step step = std::bit_cast<Step>(packed);
+      sp = (step.from_sp != 0 ? sp : fp) + static_cast<uint64_t>(step.cfa_offset);
+      if (!stack.Read(sp - 8, &pc) ||
+          (step.fp_offset != -1 && !stack.Read(sp + static_cast<uint64_t>(step.fp_offset), &fp))) {
+        flags = box::kStackIncomplete;
+        break;
+      }
+      back = 1;
+    } else {
+      FrameRegisters at = {.pc = pc, .sp = sp, .fp = fp, .interrupted = false};
+      const Outcome outcome = Advance(stack, std::bit_cast<Step>(packed), &at);
+      if (outcome == Outcome::kStrange) return false;
+      if (outcome == Outcome::kUnreadable) flags = box::kStackIncomplete;
+      if (outcome != Outcome::kStepped) break;
+      pc = at.pc;
+      sp = at.sp;
+      fp = at.fp;
+      back = at.interrupted ? 0 : 1;
+    }
+    // The first pages are never mapped: a return address there ends the stack.
+    if (pc < 0x4000) break;
     if (depth == capacity) {
       flags = box::kStackTruncated;
       break;

@@ -266,6 +266,7 @@ void ParseVariable(std::string_view name, std::string_view value, Settings* sett
 
 void ParseSettings(std::string_view environment, Settings* settings, ReportProblem report) {
   for (std::string_view entry; base::TakeUntil('\0', &environment, &entry);) {
+    if (entry.starts_with("VALGRIND_LAUNCHER=")) settings->under_valgrind = true;
     std::string_view name;
     if (entry.substr(0, 10) != "HEAPFLARE_" || !base::TakeUntil('=', &entry, &name)) continue;
     ParseVariable(name, entry, settings, report);

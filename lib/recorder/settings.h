@@ -39,6 +39,8 @@ struct Settings {
   uint32_t box_mode = 0600;
   uint32_t max_stack = 64;
   bool verbose = false;
+  // Not a setting: the process runs under valgrind, which ends programs that clone as we do.
+  bool under_valgrind = false;
 };
 
 // Called with one line for each value that cannot be understood.

@@ -21,7 +21,7 @@ packages=(
   # programs that the tests preload heapflare into, and what drives them
   redis-server redis-tools nginx-light wrk sqlite3 python3 musl-tools
   # what scripts call
-  procps curl file jq strace
+  procps curl file jq strace valgrind heaptrack
 )
 # Units that come with packages from the list; the tests start their own instances.
 declare -A units=([redis-server]=redis-server.service [nginx-light]=nginx.service)
