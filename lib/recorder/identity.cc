@@ -1,5 +1,7 @@
 #include "lib/recorder/identity.h"
 
+#include <elf.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -38,13 +40,30 @@ uint64_t StartTicks() {
   return base::ParseNumber(field).value_or(0);
 }
 
-}  // namespace
+// The path that was given to execve, which the kernel leaves in the auxiliary vector; nullptr
+// without /proc.
+const char* ExecutedPath() {
+  struct {
+    uint64_t type;
+    uint64_t value;
+  } entries[64];
+  const long bytes = base::ReadFile("/proc/self/auxv", entries, sizeof(entries));
+  for (long i = 0; i < bytes / static_cast<long>(sizeof(entries[0])); ++i) {
+    if (entries[i].type == AT_EXECFN) return reinterpret_cast<const char*>(entries[i].value);
+  }
+  return nullptr;
+}
 
-void ReadIdentity(Identity* identity) {
-  base::Path path;
+bool SameFile(const char* one, const char* other) {
+  base::FileStatus a = {};
+  base::FileStatus b = {};
+  return base::Status(AT_FDCWD, one, 0, &a) == 0 && base::Status(AT_FDCWD, other, 0, &b) == 0 &&
+         a.inode == b.inode && a.device_major == b.device_major && a.device_minor == b.device_minor;
+}
+
+void ReadNames(Identity* identity) {
   char target[4096];
   long bytes = base::ReadLink("/proc/self/exe", target, sizeof(target));
-  identity->program.Clear();
   if (bytes > 0) {
     std::string_view executable(target, static_cast<size_t>(bytes));
     constexpr std::string_view kDeleted = " (deleted)";
@@ -52,17 +71,28 @@ void ReadIdentity(Identity* identity) {
         executable.substr(executable.size() - kDeleted.size()) == kDeleted) {
       executable.remove_suffix(kDeleted.size());
     }
-    AddFileName(Basename(executable), &identity->program);
+    AddFileName(Basename(executable), &identity->executable);
   }
+  // A link's own name says more than what it leads to. What was executed can also be a script, whose
+  // executable is another file.
+  const char* const executed = ExecutedPath();
+  if (executed != nullptr && SameFile(executed, "/proc/self/exe")) {
+    AddFileName(Basename(executed), &identity->program);
+  }
+  if (identity->program.size() == 0) identity->program.Add(identity->executable.view());
   if (identity->program.size() == 0) identity->program.Add("unknown");
 
-  identity->invoked.Clear();
   bytes = base::ReadFile("/proc/self/cmdline", target, sizeof(target));
   if (bytes > 0) {
     const std::string_view first(target, strnlen(target, static_cast<size_t>(bytes)));
     identity->invoked.Add(Basename(first));
   }
+}
 
+}  // namespace
+
+void ReadIdentity(Identity* identity) {
+  if (identity->program.size() == 0) ReadNames(identity);
   // Ticks are hundredths of a second since boot for every program, whatever the kernel's own rate
   // (USER_HZ).
   constexpr int64_t kTick = 10'000'000;

@@ -9,14 +9,19 @@
 namespace heapflare::recorder {
 
 struct Identity {
-  base::Text<64>
-      program;  // basename of the executable; characters that are awkward in a file name are '_'
+  // What names the files: what the program was started as (redis-server, though that is a link to
+  // redis-check-rdb), of a script its interpreter. Characters that are awkward in a file name are
+  // '_'.
+  base::Text<64> program;
+  base::Text<64> executable;   // basename of the executable file, written likewise
   base::Text<64> invoked;      // basename of argv[0]
   uint64_t start_ticks = 0;    // /proc/PID/stat, field 22
   uint64_t start_utc = 0;      // ns; the present time without /proc
   uint64_t pid_namespace = 0;  // inode
 };
 
+// The program's names are read only once: afterwards the service may have another directory, or
+// have written over them.
 void ReadIdentity(Identity* identity);
 
 // Copies what the header keeps of it, and of the machine.

@@ -171,6 +171,7 @@ void Prepare() {
   ReadIdentity(&recorder.identity);
   const std::string_view programs = recorder.settings.programs.view();
   if (!NamesProgram(programs, recorder.identity.program.view()) &&
+      !NamesProgram(programs, recorder.identity.executable.view()) &&
       !NamesProgram(programs, recorder.identity.invoked.view())) {
     recorder.phase.store(Phase::kOff, std::memory_order_release);
     return;
