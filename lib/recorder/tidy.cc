@@ -47,41 +47,37 @@ struct Dead {
 
 }  // namespace
 
-bool ParseBoxName(std::string_view name, BoxName* parts) {
+bool ParseBoxName(std::string_view name, uint64_t* process) {
   if (name.size() <= kSuffix.size() || name.substr(name.size() - kSuffix.size()) != kSuffix) {
     return false;
   }
   name.remove_suffix(kSuffix.size());
   const size_t start = name.rfind('.');
   if (start == std::string_view::npos || start == 0) return false;
-  const size_t process = name.rfind('.', start - 1);
-  if (process == std::string_view::npos || process == 0) return false;
-  const auto seconds = base::ParseNumber(name.substr(start + 1));
-  const auto number = base::ParseNumber(name.substr(process + 1, start - process - 1));
-  if (!seconds || !number) return false;
-  *parts = {.process = *number, .start_seconds = *seconds};
+  const size_t dot = name.rfind('.', start - 1);
+  if (dot == std::string_view::npos || dot == 0) return false;
+  const auto number = base::ParseNumber(name.substr(dot + 1, start - dot - 1));
+  if (!number || !base::ParseNumber(name.substr(start + 1))) return false;
+  *process = *number;
   return true;
 }
 
 void RemovePredecessor() {
-  const Identity& identity = recorder.identity;
-  const uint64_t start_seconds = identity.start_utc / 1'000'000'000;
   base::Path directory;
   for (int choice = 0; BoxDirectory(recorder.settings, choice, &directory); ++choice) {
     base::ForEachEntry(directory.c_str(), [&](std::string_view name) {
-      BoxName parts = {};
+      uint64_t process = 0;
       box::Header header = {};
-      if (!ParseBoxName(name, &parts) ||
-          parts.process != static_cast<uint64_t>(base::ProcessId()) ||
-          parts.start_seconds != start_seconds) {
+      if (!ParseBoxName(name, &process) || process != static_cast<uint64_t>(base::ProcessId())) {
         return true;
       }
       base::Path path(directory);
       path.Add('/').Add(name);
       // The one that was opened already, by an allocation before the constructors, is this image's.
+      // The second in the name does not tell: the clock may have been set between the two.
       if (path.view() == recorder.box_path.view() || !ReadHeader(path.c_str(), &header) ||
-          header.start_ticks != identity.start_ticks ||
-          header.pid_namespace != identity.pid_namespace) {
+          header.start_ticks != recorder.identity.start_ticks ||
+          header.pid_namespace != recorder.identity.pid_namespace) {
         return true;
       }
       Remove(&path);
@@ -100,11 +96,11 @@ void RemoveBoxesOfTheDead() {
   static constinit Dead kept[kDeadBoxesKept] = {};
   int count = 0;
   base::ForEachEntry(directory.c_str(), [&](std::string_view name) {
-    BoxName parts = {};
+    uint64_t process = 0;
     base::Path path(directory);
     path.Add('/').Add(name);
     box::Header header = {};
-    if (name == own.substr(slash + 1) || !ParseBoxName(name, &parts) || path.truncated() ||
+    if (name == own.substr(slash + 1) || !ParseBoxName(name, &process) || path.truncated() ||
         !ReadHeader(path.c_str(), &header) || MayLive(header)) {
       return true;
     }

@@ -18,11 +18,7 @@ void RemovePredecessor();
 // youngest kDeadBoxesKept.
 void RemoveBoxesOfTheDead();
 
-struct BoxName {
-  uint64_t process;
-  uint64_t start_seconds;
-};
-// Takes PROGRAM.PID.START.box apart; false if `name` is not of that form.
-bool ParseBoxName(std::string_view name, BoxName* parts);
+// The PID in PROGRAM.PID.START.box; false if `name` is not of that form.
+bool ParseBoxName(std::string_view name, uint64_t* process);
 
 }  // namespace heapflare::recorder
