@@ -17,7 +17,8 @@ namespace {
 constexpr uint64_t kLargestInterval = uint64_t{1} << 40;
 
 constinit uint64_t answered = 0;
-constinit int32_t answered_for = 0;  // process: a forked child has a control file of its own
+constinit int control = -1;
+constinit int32_t opened_for = 0;  // process: a forked child has a control file of its own
 constinit box::ControlAnswer answer = {};
 constinit DumpResult result = {};
 
@@ -50,29 +51,37 @@ void Serve(const box::ControlRequest& request) {
 
 }  // namespace
 
-void ServeControlFile() {
-  if (recorder.control_path.size() == 0) return;
+void OpenControlFile() {
+  if (Header() == nullptr) return;
   const int32_t process = OwnProcessId();
-  if (answered_for != process) {
-    answered_for = process;
-    answered = 0;
-  }
-  const int fd = base::Open(recorder.control_path.c_str(), O_RDWR | O_NOFOLLOW);
-  if (fd < 0) return;
+  if (opened_for == process) return;
+  opened_for = process;
+  answered = 0;
+  // What the number meant in the parent is in the table of the parent's thread.
+  control = -1;
+  if (recorder.control_path.size() == 0) return;
+  control = base::Open(recorder.control_path.c_str(), O_RDWR | O_NOFOLLOW);
   base::FileStatus status = {};
+  if (control < 0 || (base::Status(control, &status) == 0 && S_ISREG(status.mode))) return;
+  base::Close(control);
+  control = -1;
+}
+
+void ServeControlFile() {
+  OpenControlFile();
   box::ControlRequest request = {};
-  const bool ours = base::Status(fd, &status) == 0 && S_ISREG(status.mode);
-  if (ours && base::PRead(fd, &request, sizeof(request), box::kRequestOffset) == sizeof(request) &&
-      request.magic == box::kControlMagic && request.sequence > answered) {
-    Serve(request);
-    answered = request.sequence;
-    // The text first, then the word that makes it an answer.
-    answer.sequence = 0;
-    base::PWrite(fd, &answer, sizeof(answer), box::kAnswerOffset);
-    answer.sequence = request.sequence;
-    base::PWrite(fd, &answer.sequence, sizeof(answer.sequence), box::kAnswerOffset);
+  if (control < 0 ||
+      base::PRead(control, &request, sizeof(request), box::kRequestOffset) != sizeof(request) ||
+      request.magic != box::kControlMagic || request.sequence <= answered) {
+    return;
   }
-  base::Close(fd);
+  Serve(request);
+  answered = request.sequence;
+  // The text first, then the word that makes it an answer.
+  answer.sequence = 0;
+  base::PWrite(control, &answer, sizeof(answer), box::kAnswerOffset);
+  answer.sequence = request.sequence;
+  base::PWrite(control, &answer.sequence, sizeof(answer.sequence), box::kAnswerOffset);
 }
 
 }  // namespace heapflare::recorder

@@ -27,6 +27,10 @@ constexpr int64_t kSecond = 1'000'000'000;
 // A process that ends before never sees a box made by the thread (only by its own samples).
 constexpr int64_t kFirstSleep = 20 * kMillisecond;
 constexpr int64_t kSlowPeriod = 2 * kSecond;
+// A server whose workers come and go must not fill the directory with what they leave.
+constexpr int64_t kTidyPeriod = 10 * kSecond;
+
+constinit std::atomic<bool> has_children = false;
 
 void AnnounceStart() {
   if (!recorder.settings.verbose) return;
@@ -40,6 +44,7 @@ void AnnounceStart() {
 }
 
 void FollowUser() {
+  OpenControlFile();
   uint32_t user = 0;
   if (FollowCredentials(&user)) NoteEvent(box::EventKind::kCredentials, user, 0, 0);
 }
@@ -56,6 +61,7 @@ void Work() {
   RemoveBoxesOfTheDead();
   TouchDumpBuffers();
   int64_t next_slow_look = 0;
+  int64_t next_tidying = base::MonotonicNanoseconds() + kTidyPeriod;
   while (recorder.phase.load(std::memory_order_acquire) == Phase::kRecording) {
     const int64_t now = base::MonotonicNanoseconds();
     if (now >= next_slow_look) {
@@ -63,6 +69,10 @@ void Work() {
       FollowCgroup();
       ScanModules();
       next_slow_look = now + kSlowPeriod;
+    }
+    if (now >= next_tidying && has_children.load(std::memory_order_relaxed)) {
+      RemoveBoxesOfTheDead();
+      next_tidying = now + kTidyPeriod;
     }
     const int64_t pause = LookAtMemory();
     PostSignalledDump();
@@ -75,7 +85,10 @@ void Work() {
 
 bool StartOwnThread() { return !recorder.settings.under_valgrind && StartThread(Work); }
 
+void Parent() { has_children.store(true, std::memory_order_relaxed); }
+
 void Child() {
+  has_children.store(false, std::memory_order_relaxed);
   requests.Clear();
   ForgetThread();
   ForgetWatch();
@@ -96,7 +109,7 @@ void Child() {
     recorder.phase.store(Phase::kOff, std::memory_order_release);
     return;
   }
-  pthread_atfork(nullptr, nullptr, Child);
+  pthread_atfork(nullptr, Parent, Child);
   InstallSignalTrigger(recorder.settings.signal);
   if (!StartOwnThread()) base::Say("cannot start a thread; no dumps, but the box is kept");
 }

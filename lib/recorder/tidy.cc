@@ -104,6 +104,10 @@ void RemoveBoxesOfTheDead() {
         !ReadHeader(path.c_str(), &header) || MayLive(header)) {
       return true;
     }
+    if (header.state == static_cast<uint32_t>(box::State::kClosed)) {
+      Remove(&path);
+      return true;
+    }
     const Dead dead = {.opened_utc = header.opened_utc, .name = base::Text<160>(name)};
     if (count < kDeadBoxesKept) {
       kept[count++] = dead;

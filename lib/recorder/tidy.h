@@ -14,8 +14,9 @@ inline constexpr int kDeadBoxesKept = 16;
 // Otherwise a shell, which forks and then calls exec for every command, would leave many.
 void RemovePredecessor();
 
-// On the recorder's thread, once: of the boxes of dead processes of this user, removes all but the
-// youngest kDeadBoxesKept.
+// On the recorder's thread: of the boxes of dead processes of this user, removes all but the youngest
+// kDeadBoxesKept; and those of processes that exited cleanly but had given up the right to remove
+// them, as a server's workers do that change their user.
 void RemoveBoxesOfTheDead();
 
 // The PID in PROGRAM.PID.START.box; false if `name` is not of that form.
