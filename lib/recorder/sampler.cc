@@ -33,8 +33,13 @@ uint64_t Sampler::Draw(size_t bytes, uint64_t interval) {
   const uint64_t drawn_with = interval_;
   uint64_t weight = 0;
   if (random_ != 0) {
-    // How far this allocation reaches beyond the slice; `left_` has wrapped round below zero.
-    const uint64_t past_slice = 0 - left_;
+    // A handler came between and drew anew.
+    if (left_ > bytes) {
+      left_ -= bytes + 1;
+      return 0;
+    }
+    // How far this allocation reaches beyond the slice.
+    const uint64_t past_slice = bytes + 1 - left_;
     if (past_slice <= beyond_) {
       beyond_ -= past_slice;
       StartSlice();

@@ -13,8 +13,8 @@
 // the weight then uses.
 //
 // One per thread, in initial-exec TLS, valid when all zero. Allocates nothing, locks nothing, calls
-// nothing. Interrupted by a signal handler that allocates, it miscounts at most that one
-// allocation's bytes.
+// nothing. A signal handler that allocates may interrupt it anywhere, and need not come back: that
+// miscounts a few bytes, and in exact mode nothing.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +26,13 @@ class Sampler {
  public:
   // True if an allocation of `bytes` must go through Draw. The fast path: one subtraction, one
   // branch.
+  // What is not to be had is not taken: between here and Draw the countdown is as before, should a
+  // signal handler allocate then, or jump away.
   bool Take(size_t bytes) {
-    return __builtin_expect(__builtin_usubl_overflow(left_, bytes + 1, &left_), 0);
+    uint64_t left = 0;
+    if (__builtin_expect(__builtin_usubl_overflow(left_, bytes + 1, &left), 0)) return true;
+    left_ = left;
+    return false;
   }
 
   // After Take said true: the weight of this allocation in objects (1/65536 each), 0 if it is not a
