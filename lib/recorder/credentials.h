@@ -1,4 +1,4 @@
-// Keeps the recorder's thread under the service's user.
+// Keeps the recorder's thread under the service's user, and tells when the service has ended.
 //
 // setuid and its like change one thread in the kernel; libc makes the change in all threads that it
 // knows, and ours is not one. A service that gave up root must not keep a thread that has it: so
@@ -30,5 +30,9 @@ bool ParseCredentials(std::string_view status, Credentials* credentials);
 // Makes the calling thread's credentials those of another thread of the process, if they differ.
 // Returns true if something changed; then `user` is the effective user id now.
 bool FollowCredentials(uint32_t* user);
+
+// Whether all threads but the calling one have ended. (Without libc's knowledge, by the system call:
+// else libc would have ended the process with the last one.) Then `exit_code` is that of the first.
+bool ServiceHasEnded(int* exit_code);
 
 }  // namespace heapflare::recorder

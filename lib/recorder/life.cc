@@ -43,6 +43,12 @@ void AnnounceStart() {
   base::Say(line.view());
 }
 
+// A process lives as long as one of its threads: ours may not be the one.
+void EndWithService() {
+  int exit_code = 0;
+  if (ServiceHasEnded(&exit_code)) base::Syscall(SYS_exit, exit_code);
+}
+
 void FollowUser() {
   OpenControlFile();
   uint32_t user = 0;
@@ -65,6 +71,7 @@ void Work() {
   while (recorder.phase.load(std::memory_order_acquire) == Phase::kRecording) {
     const int64_t now = base::MonotonicNanoseconds();
     if (now >= next_slow_look) {
+      EndWithService();
       FollowUser();
       FollowCgroup();
       ScanModules();
