@@ -28,9 +28,9 @@ int heapflare_dump(const char* path) {
   request.reason.Add("api");
   if (path != nullptr) {
     // The recorder's thread has the same working directory.
-    request.path.Add(path);
-    if (request.path.truncated()) return ENAMETOOLONG;
-    if (request.path.size() == 0) return ENOENT;
+    request.path = path;
+    if (request.path.size() >= sizeof(heapflare::base::Path)) return ENAMETOOLONG;
+    if (request.path.empty()) return ENOENT;
   }
   const int slot = requests.Post(request);
   DumpResult result;

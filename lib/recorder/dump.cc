@@ -134,7 +134,7 @@ void WriteDump(const DumpRequest& request, DumpResult* result) {
     error = UseDirectory(directory.c_str());
     NameOf(number, request.reason.view(), &result->path);
   } else {
-    result->path = request.path;
+    result->path = base::Path(request.path);
   }
   uint64_t written = 0;
   if (error == 0) error = WriteFile(request, result->path, &written);

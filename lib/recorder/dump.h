@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "lib/base/text.h"
 #include "lib/box/format.h"
@@ -13,9 +14,10 @@
 
 namespace heapflare::recorder {
 
+// Small, since hooks have one on their stack: whoever asks keeps the path until it is posted.
 struct DumpRequest {
   base::Text<40> reason;  // "rung-90pct", "signal", ...: part of the file's name
-  base::Path path;        // empty: named by the rules, in HEAPFLARE_DIR
+  std::string_view path;  // empty: named by the rules, in HEAPFLARE_DIR
   uint64_t usage = box::kUnknown;
   uint64_t limit = box::kUnknown;
   pprof::Straw straw = {0, 0};

@@ -62,7 +62,8 @@ bool SameFile(const char* one, const char* other) {
 }
 
 void ReadNames(Identity* identity) {
-  char target[4096];
+  // Static, since the stack may be small: it is called by one thread at a time, see recorder.cc.
+  static constinit char target[4096] = {};
   long bytes = base::ReadLink("/proc/self/exe", target, sizeof(target));
   if (bytes > 0) {
     std::string_view executable(target, static_cast<size_t>(bytes));

@@ -58,9 +58,9 @@ void FollowUser() {
 // Runs on the recorder's own thread until the process ends: see thread.h for what it may not do.
 void Work() {
   SleepUntilRung(0);
-  SleepUntilRung(kFirstSleep);
+  if (!recorder.box_wanted.load(std::memory_order_acquire)) SleepUntilRung(kFirstSleep);
   FollowUser();
-  if (!Ready()) return;
+  if (!ReadyHere()) return;
   StartWatching();
   LookAtMemory();
   AnnounceStart();

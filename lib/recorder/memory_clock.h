@@ -15,9 +15,9 @@ namespace heapflare::recorder {
 // or more pass unseen; smaller ones are seen with their sampling probability.
 inline constexpr size_t kLargeRequest = 1 << 20;
 
-// `bytes` more were allocated, by estimate. `may_wait`: false inside a signal handler that
-// interrupted the recorder.
-void AdvanceMemoryClock(uint64_t bytes, bool may_wait);
+// `bytes` more were allocated, by estimate. `may_look`: false inside a signal handler that
+// interrupted the recorder, and where the stack ends; the bytes then count towards the next look.
+void AdvanceMemoryClock(uint64_t bytes, bool may_look);
 
 // A request of `bytes` by `stack` is about to be passed on. If it is larger than the headroom, a
 // dump is made first (reason "straw") that names the stack.

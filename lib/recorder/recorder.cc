@@ -15,6 +15,9 @@
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
+#include "lib/recorder/requests.h"
+#include "lib/recorder/stack_bounds.h"
+#include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/version.h"
 
@@ -45,6 +48,11 @@ void CreateControlFile() {
   base::Close(fd);
 }
 
+// What creating the box builds paths in. Static, since the first sample may fall on a stack of 16 KiB;
+// whoever brought the phase to kOpening has them to itself.
+constinit base::Path directory_buffer;
+constinit base::Path path_buffer;
+
 // Creates the box in the directory; 0 or negative errno.
 int CreateIn(base::Path* directory) {
   const Identity& identity = recorder.identity;
@@ -53,8 +61,9 @@ int CreateIn(base::Path* directory) {
   // an exec, or a twin in another PID namespace that shares the directory. The one is replaced, the
   // other keeps its file.
   for (uint64_t twin = 0; twin < 16; ++twin) {
-    base::Path path = *directory;
-    path.Add('/');
+    base::Path& path = path_buffer;
+    path.Clear();
+    path.Add(directory->view()).Add('/');
     Stem(identity.program.view(), OwnProcessId(), identity.start_utc / 1'000'000'000 + twin, &path);
     path.Add(".box");
     if (path.truncated()) return -ENAMETOOLONG;
@@ -80,7 +89,7 @@ int CreateIn(base::Path* directory) {
 bool CreateBox() {
   recorder.box_path.Clear();
   recorder.control_path.Clear();
-  base::Path directory;
+  base::Path& directory = directory_buffer;
   base::Text<1024> problems;
   for (int choice = 0; BoxDirectory(recorder.settings, choice, &directory); ++choice) {
     const int error = CreateIn(&directory);
@@ -142,7 +151,7 @@ bool OpenBox() {
 
 // Another thread is opening the box, which takes a fraction of a millisecond, more if it loses its
 // processor. If it is this thread, below a signal handler, there is nothing to wait for;
-// thread_state.busy tells, and callers ask it.
+// thread_state.entered_at tells, and callers ask it.
 Phase WaitWhileOpening() {
   constexpr int kYields = 100;
   constexpr int kNaps = 200;
@@ -156,6 +165,9 @@ Phase WaitWhileOpening() {
     }
     phase = recorder.phase.load(std::memory_order_acquire);
   }
+  // Who opens it is not coming back, or not soon: nobody waits a second time. If it does come back,
+  // it goes on from there.
+  if (phase == Phase::kOpening) recorder.phase.compare_exchange_strong(phase, Phase::kOff);
   return phase;
 }
 
@@ -165,6 +177,7 @@ void SayProblem(std::string_view line) { base::Say(line); }
 
 void Prepare() {
   if (prepared.load(std::memory_order_acquire) || prepared.exchange(true)) return;
+  RememberFirstThread();
   FindNextAllocator();
   UseObjectLookup(FindObjectLookup());
   ReadSettings(&recorder.settings, SayProblem);
@@ -182,10 +195,42 @@ void Prepare() {
   recorder.phase.store(Phase::kWaiting, std::memory_order_release);
 }
 
+namespace {
+
+// Has the recorder's thread open the box, and leaves it some time for that. It is better placed: it
+// cannot be cancelled or jumped out of, has stack enough, and what it opens takes no descriptor from
+// the service.
+void AskForBox() {
+  if (ThreadOfRecorder() == 0) return;
+  recorder.box_wanted.store(true, std::memory_order_release);
+  Ring();
+  constexpr int kYields = 50;
+  constexpr int kNaps = 100;
+  for (int i = 0; i < kYields + kNaps; ++i) {
+    if (recorder.phase.load(std::memory_order_acquire) != Phase::kWaiting) return;
+    constexpr timespec kMillisecond = {0, 1'000'000};
+    if (i < kYields) {
+      base::Syscall(SYS_sched_yield);
+    } else {
+      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
+    }
+  }
+}
+
+}  // namespace
+
 bool Ready() {
-  Phase phase = recorder.phase.load(std::memory_order_acquire);
+  const Phase phase = recorder.phase.load(std::memory_order_acquire);
   if (phase == Phase::kRecording) return true;
   if (!IsOwnProcessId()) return false;
+  // A child that was just forked mostly has one thread, does little and ends: it is quicker by itself.
+  if (phase == Phase::kWaiting && recorder.forked_by != __builtin_thread_pointer()) AskForBox();
+  return ReadyHere();
+}
+
+bool ReadyHere() {
+  Phase phase = recorder.phase.load(std::memory_order_acquire);
+  if (phase == Phase::kRecording) return true;
   if (phase == Phase::kWaiting && recorder.phase.compare_exchange_strong(phase, Phase::kOpening)) {
     const bool open = OpenBox();
     recorder.phase.store(open ? Phase::kRecording : Phase::kOff, std::memory_order_release);
@@ -203,6 +248,8 @@ void StartOverInChild() {
   recorder.mapping.Forget();
   recorder.box_path.Clear();
   recorder.control_path.Clear();
+  recorder.box_wanted.store(false, std::memory_order_relaxed);
+  recorder.forked_by = __builtin_thread_pointer();
   free_filter.Clear();
   thread_state.sampler.Reset();
   thread_state.clock_bytes = 0;

@@ -27,6 +27,11 @@ enum class Phase : uint32_t { kNew, kOff, kWaiting, kOpening, kRecording, kClose
 
 struct Recorder {
   std::atomic<Phase> phase;
+  // A hook waits for the box: the recorder's thread need not wait for the process to have lived a
+  // while.
+  std::atomic<bool> box_wanted;
+  // In a forked child the thread that forked, by its thread pointer: at first it is alone.
+  void* forked_by;
   // Mean bytes between samples: what threads draw with; 0 = off.
   std::atomic<uint64_t> interval;
   // Live samples at which the interval is doubled next.
@@ -48,9 +53,12 @@ extern constinit Recorder recorder __attribute__((visibility("hidden")));
 // others meanwhile return at once and find the phase kNew.
 void Prepare();
 
-// True when samples can be recorded; opens the box if need be, but not for a child of vfork.
-// Async-signal-safe, waits for nobody without bound.
+// True when samples can be recorded; has the box opened if need be, by the recorder's thread if there
+// is one, but not for a child of vfork. Async-signal-safe; waits for it, a fraction of a millisecond,
+// never without bound.
 bool Ready();
+// The same on the recorder's thread.
+bool ReadyHere();
 
 // In a forked child: forgets the parent's box and waits for the first sample.
 void StartOverInChild();

@@ -7,6 +7,7 @@
 #include "lib/recorder/memory_clock.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
+#include "lib/recorder/stack_bounds.h"
 #include "lib/recorder/unwind.h"
 
 namespace heapflare::recorder {
@@ -15,18 +16,53 @@ namespace {
 using box::Atomic;
 using Room = box::SampleTable::Room;
 
-// Marks this thread as inside the recorder. `first()` is false below a signal handler that
-// interrupted it there.
+// Marks this thread as inside the recorder. Below a signal handler that interrupted it there, a walk
+// is possible like anywhere (its bounds are the handler's own until it returns), but nothing that the
+// interrupted code may be in the middle of: a scan, a look at memory, the opening of the box.
 class Inside {
  public:
-  Inside() : first_(thread_state.busy == 0) { ++thread_state.busy; }
-  ~Inside() { --thread_state.busy; }
+  Inside() : first_(Enter()), interrupted_(thread_state) {
+    may_walk_ = FindStackBounds(reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
+    thread_state.cramped = first_ && may_walk_ ? 0 : 1;
+  }
+  // Without a walk; whether there is room for looks is known already.
+  explicit Inside(bool may_look) : first_(Enter()), interrupted_(thread_state) {
+    thread_state.cramped = first_ && may_look ? 0 : 1;
+  }
+  ~Inside() {
+    thread_state.cramped = interrupted_.cramped;
+    thread_state.walk_failed = interrupted_.walk_failed;
+    thread_state.bounds = interrupted_.bounds;
+    if (first_) thread_state.entered_at = 0;
+  }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
-  bool first() const { return first_; }
+  bool may_walk() const { return may_walk_; }
+  bool may_look() const { return thread_state.cramped == 0; }
 
  private:
+  bool Enter() const {
+    ThreadState& state = thread_state;
+    const auto here = reinterpret_cast<uint64_t>(this);
+    // A handler runs further down. Who is further up on the same stack has left the one who entered
+    // before by longjmp, out of a handler. (From further down that cannot be told; then this thread
+    // leaves scans and looks to the recorder's.)
+    const bool left =
+        here >= state.entered_at && here < state.own_high && state.entered_at >= state.own_low;
+    if (state.entered_at != 0 && !left) return false;
+    state.entered_at = here;
+    return true;
+  }
+
   bool first_;
+  bool may_walk_ = false;
+  struct Interrupted {
+    explicit Interrupted(const ThreadState& state)
+        : bounds(state.bounds), cramped(state.cramped), walk_failed(state.walk_failed) {}
+    ThreadState::Bounds bounds;
+    uint32_t cramped;
+    uint32_t walk_failed;
+  } interrupted_;
 };
 
 void Count(uint64_t box::Losses::*loss, uint64_t by = 1) {
@@ -81,24 +117,26 @@ Ticket BeginAllocation(size_t bytes, const CallSite& site) {
     thread_state.sampler.Reset();
     return {};
   }
-  const Inside inside;
   const uint64_t weight =
       thread_state.sampler.Draw(bytes, recorder.interval.load(std::memory_order_relaxed));
   const bool large = bytes >= kLargeRequest;
   if ((weight == 0 && !large) || !InOwnProcess()) return {};
-  // Below a signal handler that interrupted the opening of the box, waiting for it would be waiting
-  // for ourselves.
-  if (!inside.first() && recorder.phase.load(std::memory_order_acquire) != Phase::kRecording) {
+  const Inside inside;
+  // Opening the box takes room. And below a signal handler that interrupted the opening, waiting for
+  // it would be waiting for ourselves.
+  if (!inside.may_look() && recorder.phase.load(std::memory_order_acquire) != Phase::kRecording) {
     return {};
   }
   if (!Ready()) return {};
-  Ticket ticket = {.weight = weight, .stack = CaptureStack(site, inside.first())};
-  if (large) BeforeLargeRequest(bytes, ticket.stack);
+  const Ticket ticket = {.weight = weight,
+                         .stack = CaptureStack(site, inside.may_walk()),
+                         .may_look = inside.may_look()};
+  if (large && inside.may_look()) BeforeLargeRequest(bytes, ticket.stack);
   return ticket;
 }
 
 void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
-  const Inside inside;
+  const Inside inside(ticket.may_look);
   recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));
   const uint64_t weighted = box::WeightedBytes(bytes, ticket.weight);
   const uint32_t number = ThreadNumber();
@@ -120,7 +158,7 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   const Room room = recorder.samples.Insert(sample, number);
   if (room == Room::kNone) Lose(sample);
   if (room != Room::kPlenty) Thin();
-  AdvanceMemoryClock(box::WholeBytes(weighted), inside.first());
+  AdvanceMemoryClock(box::WholeBytes(weighted), inside.may_look());
 }
 
 bool BeginFree(const void* block) {

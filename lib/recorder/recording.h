@@ -22,6 +22,7 @@ namespace heapflare::recorder {
 struct Ticket {
   uint64_t weight;  // 0: it is not recorded
   uint32_t stack;
+  bool may_look;  // enough stack is left to look at files, and nobody was interrupted at it
 };
 
 // After Sampler::Take said true.

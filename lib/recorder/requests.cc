@@ -55,6 +55,8 @@ int Requests::Post(const DumpRequest& request) {
     uint32_t state = kFree;
     if (!slot.state.compare_exchange_strong(state, kFilling, std::memory_order_acquire)) continue;
     slot.request = request;
+    slot.path.Clear();
+    slot.request.path = slot.path.Add(request.path).view();
     slot.state.store(kWanted, std::memory_order_release);
     Ring();
     return i;

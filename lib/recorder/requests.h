@@ -32,6 +32,7 @@ class Requests {
   struct Slot {
     std::atomic<uint32_t> state;
     DumpRequest request;
+    base::Path path;  // what request.path views
     DumpResult result;
   };
   static constexpr int kSlots = 4;

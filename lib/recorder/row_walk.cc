@@ -28,9 +28,13 @@ enum StepType : int64_t { kAligned = -3, kStandard = -2, kSignal = -1, kGuessed 
 
 class StackReader {
  public:
-  StackReader(uint64_t low, uint64_t high) : low_(low), most_(high - sizeof(uint64_t) - low) {}
+  StackReader(uint64_t low, uint64_t high)
+      : low_(high - low >= sizeof(uint64_t) ? low : ~uint64_t{0}),
+        most_(high - low >= sizeof(uint64_t) ? high - low - sizeof(uint64_t) : 0) {}
   bool Read(uint64_t address, uint64_t* value) const {
-    if (address - low_ > most_) return false;
+    if (__builtin_expect(address - low_ > most_, 0) && heapflare_unwind_readable(address) == 0) {
+      return false;
+    }
     *value = *reinterpret_cast<const uint64_t*>(address);
     return true;
   }

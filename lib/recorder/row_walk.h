@@ -1,7 +1,8 @@
 // Walks a stack by the table of rows alone: the usual way, and the fast one.
 //
 // Each row tells how to get from one program counter to its caller; a row that is missing is worked
-// out by one step of libunwind (unwind_rows.h). Only memory within the bounds that are given is read.
+// out by one step of libunwind (unwind_rows.h). Only memory within the bounds that are given is read,
+// and beyond them what heapflare_unwind_readable (unwind_port.h) allows.
 // Thread- and async-signal-safe.
 #pragma once
 

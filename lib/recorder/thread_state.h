@@ -13,16 +13,25 @@ namespace heapflare::recorder {
 
 struct ThreadState {
   Sampler sampler;
-  // Above zero while this thread is inside the recorder's slow path: a signal handler that
-  // allocates then must not enter the unwinder a second time.
-  uint32_t busy;
+  // Where on the stack this thread entered the recorder's slow path; 0: it is outside. A signal
+  // handler that allocates meanwhile must not enter the unwinder a second time.
+  uint64_t entered_at;
+  // Too little stack is left for more than booking what is known: no walk, no look at files.
+  uint32_t cramped;
   // A read outside the stack ended the last walk.
   uint32_t walk_failed;
-  // The part of the current stack that is known to be readable.
-  uint64_t stack_low;
-  uint64_t stack_high;
   // Which of the shared counters it adds to; 0: none chosen yet.
   uint32_t number;
+  // The part of the current stack that may be read, and how far it may be asked for
+  // (stack_bounds.h).
+  struct Bounds {
+    uint64_t low;
+    uint64_t high;
+    uint64_t limit;
+  } bounds;
+  // The same of the stack that libc gave to this thread, as far down as it was met; 0: not yet.
+  uint64_t own_low;
+  uint64_t own_high;
   // Bytes sampled since they were last added to the process's allocation clock.
   uint64_t clock_bytes;
 };

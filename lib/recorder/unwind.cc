@@ -15,10 +15,6 @@
 namespace heapflare::recorder {
 namespace {
 
-bool MayRead(const ThreadState& state, uint64_t address) {
-  return address >= state.stack_low && address <= state.stack_high - sizeof(uint64_t);
-}
-
 // Starts in our own frames, which end where the hook was called, and leaves them out.
 Walk WalkWithLibunwind(const void* caller, uint64_t* frames, uint32_t capacity) {
   const Walk only_caller = {.depth = 1, .flags = box::kStackIncomplete, .hash = 0};
@@ -52,15 +48,14 @@ bool WalkFromCaller(const CallSite& site, uint64_t* frames, uint32_t capacity, W
                                .sp = reinterpret_cast<uint64_t>(frame + 2),
                                .fp = frame[0],
                                .interrupted = false};
-  return WalkRows(from, thread_state.stack_low, thread_state.stack_high, frames, capacity, walk);
+  return WalkRows(from, thread_state.bounds.low, thread_state.bounds.high, frames, capacity, walk);
 }
 
 }  // namespace
 
 Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity) {
   frames[0] = reinterpret_cast<uint64_t>(site.caller);
-  Walk walk = {.depth = 1, .flags = box::kStackIncomplete, .hash = 0};
-  if (!FindStackBounds(reinterpret_cast<uint64_t>(__builtin_frame_address(0)))) return walk;
+  Walk walk = {};
   if (WalkFromCaller(site, frames, capacity, &walk)) return walk;
   return WalkWithLibunwind(site.caller, frames, capacity);
 }
@@ -70,9 +65,8 @@ Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity) {
 // --- What libunwind asks us, see unwind_port.h ---
 
 int heapflare_unwind_readable(unsigned long address) {
-  using namespace heapflare::recorder;
-  if (MayRead(thread_state, address)) return 1;
-  thread_state.walk_failed = 1;
+  if (heapflare::recorder::MayRead(address)) return 1;
+  heapflare::recorder::thread_state.walk_failed = 1;
   return 0;
 }
 

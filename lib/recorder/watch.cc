@@ -14,6 +14,7 @@
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread_state.h"
+#include "lib/recorder/tried_lock.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -33,7 +34,7 @@ struct Measurement {
 };
 
 // All below is guarded by `looking`, which is only ever tried by hooks.
-constinit std::atomic<uint32_t> looking = 0;
+constinit TriedLock looking;
 // The recorder's thread has descriptors of its own (thread.h), so each side keeps its own usage
 // file open.
 constinit cgroup::MemoryController thread_controller;
@@ -60,22 +61,21 @@ constinit std::atomic<uint64_t> coarse_now = 0;
 class TryLook {
  public:
   // Tries again `more` times, while others run.
-  explicit TryLook(int more = 0) : locked_(Try()) {
-    for (; !locked_ && more > 0; --more) {
+  explicit TryLook(int more = 0) : holding_(looking.Try()) {
+    for (; holding_ == 0 && more > 0; --more) {
       base::Syscall(SYS_sched_yield);
-      locked_ = Try();
+      holding_ = looking.Try();
     }
   }
   ~TryLook() {
-    if (locked_) looking.store(0, std::memory_order_release);
+    if (holding_ != 0) looking.Release(holding_);
   }
   TryLook(const TryLook&) = delete;
   TryLook& operator=(const TryLook&) = delete;
-  explicit operator bool() const { return locked_; }
+  explicit operator bool() const { return holding_ != 0; }
 
  private:
-  static bool Try() { return looking.exchange(1, std::memory_order_acquire) == 0; }
-  bool locked_;
+  uint64_t holding_;
 };
 
 uint64_t ResidentBytes() {
@@ -285,7 +285,7 @@ void ForgetWatch() {
   // The descriptor that the parent's hooks kept is in this table.
   hook_controller.Forget();
   watching.store(false, std::memory_order_relaxed);
-  looking.store(0, std::memory_order_relaxed);
+  looking.Reset();
   coarse_now.store(0, std::memory_order_relaxed);
   clock_bytes.store(0, std::memory_order_relaxed);
   next_look.store(0, std::memory_order_relaxed);
@@ -325,7 +325,10 @@ int64_t LookAtMemory() {
   coarse_now.store(static_cast<uint64_t>(time), std::memory_order_relaxed);
   // Hooks have it for microseconds.
   const TryLook look(1000);
-  if (!look) return kMillisecond;
+  if (!look) {
+    looking.EndIfAbandoned(time);
+    return kMillisecond;
+  }
   Measurement now;
   now.limit = ReadLimit();
   now.usage = ReadUsage(&thread_controller);
@@ -343,12 +346,12 @@ int64_t LookAtMemory() {
   return NextTick(now);
 }
 
-void AdvanceMemoryClock(uint64_t bytes, bool may_wait) {
+void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
   // Threads add what they sampled in portions, so that exact mode does not fight for one cache
   // line.
   constexpr uint64_t kPortion = 64 << 10;
   thread_state.clock_bytes += bytes;
-  if (thread_state.clock_bytes < kPortion) return;
+  if (thread_state.clock_bytes < kPortion || !may_look) return;
   const uint64_t total =
       clock_bytes.fetch_add(thread_state.clock_bytes, std::memory_order_relaxed) +
       thread_state.clock_bytes;
@@ -370,7 +373,7 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_wait) {
   }
   // The ramp stops here, in this thread, until the dump is on disk: that is what makes it complete
   // before the kill.
-  if (slot >= 0 && may_wait) requests.Wait(slot, 100 * kMillisecond, nullptr);
+  if (slot >= 0) requests.Wait(slot, 100 * kMillisecond, nullptr);
 }
 
 void BeforeLargeRequest(size_t bytes, uint32_t stack) {
