@@ -27,7 +27,7 @@ uint64_t HashFrames(const uint64_t* locations, uint32_t depth, uint32_t flags) {
 
 }  // namespace
 
-int StackTable::Attach(Mapping* mapping, FindModule find_module) {
+int StackTable::Attach(Mapping* mapping, FindModule find_module, CheckLocation check_location) {
   const Region* regions = mapping->header().regions;
   const uint64_t location_slots = std::bit_ceil(regions[kLocations].capacity * 2);
   const uint64_t stack_slots = std::bit_ceil(regions[kStacks].capacity * 2);
@@ -36,6 +36,7 @@ int StackTable::Attach(Mapping* mapping, FindModule find_module) {
   if (memory == nullptr) return -ENOMEM;
   mapping_ = mapping;
   find_module_ = find_module;
+  check_location_ = check_location;
   locations_ = mapping->Records<Location>(kLocations);
   stacks_ = mapping->Records<Stack>(kStacks);
   frames_ = mapping->Records<uint32_t>(kFrames);
@@ -57,23 +58,26 @@ uint64_t StackTable::PrivateBytes(uint64_t location_slots, uint64_t stack_slots)
 }
 
 uint32_t StackTable::Intern(uint64_t* frames, uint32_t depth, uint32_t flags, uint64_t key) {
-  if (key == 0) return InternFrames(frames, depth, flags);
+  Checked checked = {.module = 0, .lasting = true};
+  if (key == 0) return InternFrames(frames, depth, flags, &checked);
   constexpr uint64_t kIndexMask = (uint64_t{1} << kIndexBits) - 1;
   static_assert(kMemoSlots <= kIndexMask + 1,
                 "or the slot would not stand for the key's lower bits");
   const auto memo = Atomic(memo_[key % kMemoSlots]);
   const uint64_t met = memo.load(std::memory_order_relaxed);
   if (met != 0 && (met ^ key) <= kIndexMask) return static_cast<uint32_t>(met & kIndexMask);
-  const uint32_t index = InternFrames(frames, depth, flags);
-  if (index != kOtherStack && index <= kIndexMask) {
+  const uint32_t index = InternFrames(frames, depth, flags, &checked);
+  // A stack with code that can go away is looked at frame by frame, every time.
+  if (checked.lasting && index != kOtherStack && index <= kIndexMask) {
     memo.store((key & ~kIndexMask) | index, std::memory_order_relaxed);
   }
   return index;
 }
 
-uint32_t StackTable::InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags) {
+uint32_t StackTable::InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags,
+                                  Checked* checked) {
   for (uint32_t i = 0; i < depth; ++i) {
-    const uint32_t location = InternLocation(frames[i]);
+    const uint32_t location = InternLocation(frames[i], checked);
     if (location == kNoLocation) return kOtherStack;
     frames[i] = location;
   }
@@ -98,42 +102,71 @@ uint32_t StackTable::InternFrames(uint64_t* frames, uint32_t depth, uint32_t fla
 
 // A library that was unloaded may have made room for another one: its locations are not those of
 // the newcomer.
-bool StackTable::IsCurrent(const Location& location) const {
+bool StackTable::IsCurrent(uint32_t location, Checked* checked) const {
   const uint32_t module =
-      Atomic(const_cast<uint32_t&>(location.module_plus_one)).load(std::memory_order_relaxed);
-  if (module == 0) return true;
-  uint32_t& state = mapping_->Records<Module>(kModules)[module - 1].state;
-  return Atomic(state).load(std::memory_order_relaxed) ==
-         static_cast<uint32_t>(ModuleState::kLoaded);
+      Atomic(locations_[location].module_plus_one).load(std::memory_order_relaxed);
+  if (module != 0) {
+    if (module == checked->module) return true;
+    uint32_t& state = mapping_->Records<Module>(kModules)[module - 1].state;
+    if (Atomic(state).load(std::memory_order_relaxed) !=
+        static_cast<uint32_t>(ModuleState::kLoaded)) {
+      return false;
+    }
+  }
+  const Standing standing =
+      check_location_ != nullptr ? check_location_(location, module) : Standing::kStays;
+  if (standing == Standing::kGone) return false;
+  if (standing != Standing::kStays) checked->lasting = false;
+  if (module != 0) checked->module = module;
+  return true;
 }
 
-uint32_t StackTable::InternLocation(uint64_t pc) {
-  for (uint64_t at = Mix(pc) & location_mask_, tries = 0; tries <= location_mask_;
+// One program counter can have a location for each module that was mapped there, one after the
+// other: all are in the index, and at most one is current.
+uint32_t StackTable::InternLocation(uint64_t pc, Checked* checked) {
+  const uint64_t home = Mix(pc) & location_mask_;
+  for (uint64_t at = home, tries = 0; tries <= location_mask_;
+       at = (at + 1) & location_mask_, ++tries) {
+    const uint32_t index_plus_one = Atomic(location_index_[at]).load(std::memory_order_acquire);
+    if (index_plus_one == 0) break;
+    const uint32_t location = index_plus_one - 1;
+    if (locations_[location].pc == pc && IsCurrent(location, checked)) return location;
+  }
+  // The next time it will be checked.
+  checked->lasting = false;
+  // Finding the module may bring one back that was there before, with its locations.
+  const uint32_t module = find_module_(pc);
+  uint32_t mine = kNoLocation;
+  for (uint64_t at = home, tries = 0; tries <= location_mask_;
        at = (at + 1) & location_mask_, ++tries) {
     const auto entry = Atomic(location_index_[at]);
     uint32_t index_plus_one = entry.load(std::memory_order_acquire);
-    const bool same_pc = index_plus_one != 0 && locations_[index_plus_one - 1].pc == pc;
-    if (same_pc && IsCurrent(locations_[index_plus_one - 1])) return index_plus_one - 1;
-    if (index_plus_one == 0 || same_pc) {
-      const uint32_t mine = AppendLocation(pc);
+    if (index_plus_one == 0) {
+      if (mine == kNoLocation) mine = AppendLocation(pc, module);
       if (mine == kNoLocation) return kNoLocation;
       if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_release)) {
         return mine;
       }
-      // Another thread met it at the same moment and was first: nothing refers to ours, so it is
-      // taken back. (One address, one location: profile stores tell locations apart by it.)
-      Atomic(locations_[mine].pc).store(0, std::memory_order_release);
-      if (locations_[index_plus_one - 1].pc == pc) return index_plus_one - 1;
     }
+    Location& location = locations_[index_plus_one - 1];
+    if (location.pc != pc ||
+        Atomic(location.module_plus_one).load(std::memory_order_relaxed) != module ||
+        (module == 0 && !IsCurrent(index_plus_one - 1, checked))) {
+      continue;
+    }
+    // Another thread met it at the same moment and was first: nothing refers to ours, so it is
+    // taken back. (One address, one location: profile stores tell locations apart by it.)
+    if (mine != kNoLocation) Atomic(locations_[mine].pc).store(0, std::memory_order_release);
+    return index_plus_one - 1;
   }
   return kNoLocation;
 }
 
-uint32_t StackTable::AppendLocation(uint64_t pc) {
+uint32_t StackTable::AppendLocation(uint64_t pc, uint32_t module_plus_one) {
   uint64_t index = 0;
   if (!mapping_->Take(kLocations, 1, &index)) return kNoLocation;
   Location& location = locations_[index];
-  Atomic(location.module_plus_one).store(find_module_(pc), std::memory_order_relaxed);
+  Atomic(location.module_plus_one).store(module_plus_one, std::memory_order_relaxed);
   Atomic(location.pc).store(pc, std::memory_order_release);
   return static_cast<uint32_t>(index);
 }

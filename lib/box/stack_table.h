@@ -16,6 +16,10 @@ namespace heapflare::box {
 
 // The index of the module, plus one, that holds `pc` now; 0 if that is not known (yet).
 using FindModule = uint32_t (*)(uint64_t pc);
+// kGone: the location's module is not what is mapped there any more, or it has none and cannot be
+// given one any more; no new stack may use it. kStays: its module is never unloaded.
+enum class Standing { kGone, kHere, kStays };
+using CheckLocation = Standing (*)(uint32_t location, uint32_t module_plus_one);
 
 // The record that stands for all stacks without one of their own.
 inline constexpr uint32_t kOtherStack = 0;
@@ -24,7 +28,7 @@ class StackTable {
  public:
   // Takes private memory in one anonymous mapping, and writes the "other" stack. 0 or negative
   // errno.
-  int Attach(Mapping* mapping, FindModule find_module);
+  int Attach(Mapping* mapping, FindModule find_module, CheckLocation check_location = nullptr);
   void Detach();
 
   // `frames`: `depth` return addresses, leaf first; overwritten. Flags as StackFlags. `key`: a hash of
@@ -38,15 +42,21 @@ class StackTable {
 
  private:
   static constexpr uint32_t kNoLocation = ~uint32_t{0};
+  // What was found out about one stack's modules.
+  struct Checked {
+    uint32_t module;  // plus one; the one that was checked last
+    bool lasting;     // none of them can go away
+  };
   static uint64_t PrivateBytes(uint64_t location_slots, uint64_t stack_slots);
-  uint32_t InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags);
-  uint32_t InternLocation(uint64_t pc);
-  bool IsCurrent(const Location& location) const;
-  uint32_t AppendLocation(uint64_t pc);
+  uint32_t InternFrames(uint64_t* frames, uint32_t depth, uint32_t flags, Checked* checked);
+  uint32_t InternLocation(uint64_t pc, Checked* checked);
+  bool IsCurrent(uint32_t location, Checked* checked) const;
+  uint32_t AppendLocation(uint64_t pc, uint32_t module_plus_one);
   uint32_t AppendStack(const uint64_t* locations, uint32_t depth, uint32_t flags, uint64_t hash);
 
   Mapping* mapping_ = nullptr;
   FindModule find_module_ = nullptr;
+  CheckLocation check_location_ = nullptr;
   Location* locations_ = nullptr;
   Stack* stacks_ = nullptr;
   uint32_t* frames_ = nullptr;

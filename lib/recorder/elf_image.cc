@@ -29,7 +29,8 @@ bool ReadElfImage(uint64_t base, ElfImage* image) {
   return false;
 }
 
-uint32_t ReadBuildId(const ElfImage& image, uint8_t* build_id, uint32_t capacity) {
+uint32_t ReadBuildId(const ElfImage& image, uint8_t* build_id, uint32_t capacity,
+                     uint64_t* address) {
   for (int i = 0; i < image.header_count; ++i) {
     if (image.headers[i].p_type != PT_NOTE) continue;
     char notes[1024];
@@ -48,6 +49,7 @@ uint32_t ReadBuildId(const ElfImage& image, uint8_t* build_id, uint32_t capacity
           memcmp(notes + name, "GNU", 4) == 0) {
         const uint32_t length = std::min<uint32_t>(note.n_descsz, capacity);
         memcpy(build_id, notes + description, length);
+        *address = image.bias + image.headers[i].p_vaddr + description;
         return length;
       }
       at = end;

@@ -20,7 +20,8 @@ struct ElfImage {
 bool ReadElfImage(uint64_t base, ElfImage* image);
 
 // The build id (NT_GNU_BUILD_ID): its length, 0 if there is none; longer ones are cut at
-// `capacity`.
-uint32_t ReadBuildId(const ElfImage& image, uint8_t* build_id, uint32_t capacity);
+// `capacity`. `address`: where it is mapped.
+uint32_t ReadBuildId(const ElfImage& image, uint8_t* build_id, uint32_t capacity,
+                     uint64_t* address);
 
 }  // namespace heapflare::recorder

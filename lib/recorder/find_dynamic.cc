@@ -60,6 +60,8 @@ void Find(FoundFunctions* found) {
 
 void* FindObjectLookup() { return dlsym(RTLD_DEFAULT, "_dl_find_object"); }
 
+void* FindObjectList() { return dlsym(RTLD_DEFAULT, "_r_debug"); }
+
 bool HooksAreCalled() { return dlsym(RTLD_DEFAULT, "malloc") == reinterpret_cast<void*>(&malloc); }
 
 }  // namespace heapflare::recorder

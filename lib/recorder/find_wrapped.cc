@@ -19,6 +19,7 @@ __attribute__((weak)) void* __real_reallocarray(void*, size_t, size_t);
 __attribute__((weak)) int __real_posix_memalign(void**, size_t, size_t);
 __attribute__((weak)) size_t __real_malloc_usable_size(void*);
 __attribute__((weak)) int _dl_find_object(void*, void*);
+extern __attribute__((weak)) char _r_debug;
 }
 
 namespace heapflare::recorder {
@@ -46,6 +47,8 @@ void Find(FoundFunctions* found) {
 }
 
 void* FindObjectLookup() { return reinterpret_cast<void*>(&_dl_find_object); }
+
+void* FindObjectList() { return &_r_debug; }
 
 bool HooksAreCalled() { return true; }
 

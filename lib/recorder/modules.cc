@@ -8,7 +8,10 @@
 #include "lib/base/syscall.h"
 #include "lib/recorder/elf_image.h"
 #include "lib/recorder/maps_reader.h"
+#include "lib/recorder/own_memory.h"
 #include "lib/recorder/own_process.h"
+#include "lib/recorder/thread_state.h"
+#include "lib/recorder/tried_lock.h"
 #include "lib/recorder/unwind_port.h"
 
 namespace heapflare::recorder {
@@ -17,11 +20,13 @@ namespace {
 using box::Atomic;
 using box::Module;
 using box::ModuleState;
+using box::Standing;
 
 // What is known of a module beyond its record; private, since only this process can use it.
 struct Companion {
-  uint64_t image;  // where the file's first byte is mapped; 0: not an ELF file
-  bool seen;       // by the scan that is under way
+  uint64_t image;     // where the file's first byte is mapped; 0: not an ELF file
+  uint64_t build_id;  // where that is mapped; 0: it never goes away, or has none
+  bool seen;          // by the scan that is under way
 };
 constexpr uint32_t kMaxModules = 4096;
 
@@ -38,8 +43,13 @@ using ObjectLookup = int (*)(void* pc, FoundObject* found);
 
 constinit box::Mapping* mapping = nullptr;
 constinit ObjectLookup object_lookup = nullptr;
-constinit std::atomic<uint32_t> scanning = 0;  // a lock that is only ever tried
+// The part of the loader's list that does not change any more.
+constinit const link_map* first_object = nullptr;
+constinit const link_map* last_first_object = nullptr;
+constinit TriedLock scanning;
 constinit std::atomic<int64_t> next_scan_by_hook = 0;
+// Locations without a module below this index stay so.
+constinit std::atomic<uint64_t> unplaced_before = 0;
 // Used by the scan alone.
 constinit char line_buffer[8192];
 constinit Companion companions[kMaxModules] = {};
@@ -69,7 +79,55 @@ bool Same(const Module& module, const MapsLine& line) {
                          : line.limit == module.limit && path == line.path;
 }
 
+uint64_t LocationCount() {
+  return Atomic(mapping->header().regions[box::kLocations].used).load(std::memory_order_acquire);
+}
+
+// A module went, or came back: of what was met before nobody can say any more where it was.
+void GiveUpPlacing() { unplaced_before.store(LocationCount(), std::memory_order_relaxed); }
+
+// Whether the object with this load bias was there at the start: it is never unloaded.
+bool WasThereFirst(uint64_t bias) {
+  const link_map* object = first_object;
+  while (object != nullptr && object->l_addr != bias && object != last_first_object) {
+    object = object->l_next;
+  }
+  return object != nullptr && object->l_addr == bias;
+}
+
+// The module that this line was before it was unloaded, if it is the same file's.
+bool Revive(const MapsLine& line, const Module& now, const Companion& companion) {
+  const uint32_t count = Count();
+  for (uint32_t i = 0; i < count; ++i) {
+    Module& module = Modules()[i];
+    if (Atomic(module.state).load(std::memory_order_acquire) !=
+            static_cast<uint32_t>(ModuleState::kUnloaded) ||
+        line.inode == 0 || !Same(module, line) || module.build_id_bytes != now.build_id_bytes ||
+        memcmp(module.build_id, now.build_id, now.build_id_bytes) != 0) {
+      continue;
+    }
+    companions[i] = companion;
+    GiveUpPlacing();
+    Atomic(module.state)
+        .store(static_cast<uint32_t>(ModuleState::kLoaded), std::memory_order_release);
+    return true;
+  }
+  return false;
+}
+
 bool Append(const MapsLine& line, uint64_t image_base) {
+  Module found = {};
+  ElfImage image = {};
+  uint64_t build_id = 0;
+  const bool is_elf = image_base != 0 && ReadElfImage(image_base, &image);
+  if (is_elf) {
+    found.build_id_bytes = ReadBuildId(image, found.build_id, sizeof(found.build_id), &build_id);
+  }
+  const bool stays = !is_elf || WasThereFirst(image.bias);
+  const Companion companion = {
+      .image = is_elf ? image_base : 0, .build_id = stays ? 0 : build_id, .seen = true};
+  if (Revive(line, found, companion)) return true;
+
   const std::string_view path = line.path.empty() ? std::string_view("[anon]") : line.path;
   uint64_t index = 0;
   uint64_t text = 0;
@@ -79,9 +137,8 @@ bool Append(const MapsLine& line, uint64_t image_base) {
   }
   memcpy(mapping->Records<char>(box::kStrings) + text, path.data(), path.size());
   Module& module = Modules()[index];
-  ElfImage image = {};
-  const bool is_elf = image_base != 0 && ReadElfImage(image_base, &image);
-  module.build_id_bytes = is_elf ? ReadBuildId(image, module.build_id, sizeof(module.build_id)) : 0;
+  module.build_id_bytes = found.build_id_bytes;
+  memcpy(module.build_id, found.build_id, sizeof(module.build_id));
   module.start = line.start;
   module.limit = line.limit;
   module.file_offset = line.offset;
@@ -89,7 +146,7 @@ bool Append(const MapsLine& line, uint64_t image_base) {
   module.path_bytes = static_cast<uint32_t>(path.size());
   module.device = line.device;
   module.inode = line.inode;
-  companions[index] = {.image = is_elf ? image_base : 0, .seen = true};
+  companions[index] = companion;
   Atomic(module.state)
       .store(static_cast<uint32_t>(ModuleState::kLoaded), std::memory_order_release);
   return true;
@@ -142,6 +199,7 @@ bool MarkGone() {
   for (uint32_t i = 0; i < count; ++i) {
     Module& module = Modules()[i];
     if (companions[i].seen || !Loaded(module)) continue;
+    GiveUpPlacing();
     Atomic(module.state)
         .store(static_cast<uint32_t>(ModuleState::kUnloaded), std::memory_order_release);
     changed = true;
@@ -166,9 +224,8 @@ uint32_t Look(uint64_t pc) {
 // Locations that were met before their module was known.
 void PlaceLocations() {
   auto* locations = mapping->Records<box::Location>(box::kLocations);
-  const uint64_t count =
-      Atomic(mapping->header().regions[box::kLocations].used).load(std::memory_order_acquire);
-  for (uint64_t i = 0; i < count; ++i) {
+  const uint64_t count = LocationCount();
+  for (uint64_t i = unplaced_before.load(std::memory_order_relaxed); i < count; ++i) {
     const uint64_t pc = Atomic(locations[i].pc).load(std::memory_order_acquire);
     const auto module = Atomic(locations[i].module_plus_one);
     if (pc != 0 && module.load(std::memory_order_relaxed) == 0) {
@@ -180,23 +237,28 @@ void PlaceLocations() {
 }  // namespace
 
 void AttachModules(box::Mapping* of) {
+  // First of all the main program, which readers expect as module 0. Nobody else is at it before the
+  // box is open.
   mapping = of;
-  scanning.store(1, std::memory_order_relaxed);
-  // First of all the main program, which readers expect as module 0.
+  const uint64_t holding = scanning.Try();
   const bool found = Pass(getauxval(AT_ENTRY));
-  scanning.store(0, std::memory_order_release);
+  scanning.Release(holding);
   if (!found) return;  // no /proc: stacks keep their addresses, without modules
   ScanModules();
 }
 
 void DetachModules() {
   mapping = nullptr;
-  scanning.store(0, std::memory_order_relaxed);
+  scanning.Reset();
+  unplaced_before.store(0, std::memory_order_relaxed);
   next_scan_by_hook.store(0, std::memory_order_relaxed);
 }
 
-void ScanModules() {
-  if (mapping == nullptr || scanning.exchange(1, std::memory_order_acquire) != 0) return;
+// False if another thread is at it.
+static bool TryScanModules() {
+  if (mapping == nullptr) return true;
+  const uint64_t holding = scanning.Try();
+  if (holding == 0) return false;
   const uint32_t count = Count();
   for (uint32_t i = 0; i < count; ++i) companions[i].seen = false;
   bool changed = Pass(0);
@@ -206,21 +268,74 @@ void ScanModules() {
     __atomic_fetch_add(&heapflare_unwind_generation, 1, __ATOMIC_RELEASE);
     PlaceLocations();
   }
-  scanning.store(0, std::memory_order_release);
+  scanning.Release(holding);
+  return true;
+}
+
+void ScanModules() {
+  if (!TryScanModules()) scanning.EndIfAbandoned(base::MonotonicNanoseconds());
+}
+
+// Whether the module still is what is mapped at its place; if not, it is marked unloaded.
+static Standing CheckModule(uint32_t module_plus_one) {
+  Module& module = Modules()[module_plus_one - 1];
+  if (!Loaded(module)) return Standing::kGone;
+  const uint64_t at = companions[module_plus_one - 1].build_id;
+  if (at == 0) return Standing::kStays;
+  uint8_t now[box::kBuildIdBytes];
+  if (ReadOwnMemory(at, now, module.build_id_bytes) &&
+      memcmp(now, module.build_id, module.build_id_bytes) == 0) {
+    return Standing::kHere;
+  }
+  GiveUpPlacing();
+  Atomic(module.state)
+      .store(static_cast<uint32_t>(ModuleState::kUnloaded), std::memory_order_release);
+  __atomic_fetch_add(&heapflare_unwind_generation, 1, __ATOMIC_RELEASE);
+  return Standing::kGone;
+}
+
+Standing CheckLocation(uint32_t location, uint32_t module_plus_one) {
+  if (module_plus_one != 0) return CheckModule(module_plus_one);
+  const bool placeable = location >= unplaced_before.load(std::memory_order_relaxed);
+  return placeable ? Standing::kHere : Standing::kGone;
 }
 
 uint32_t FindModuleOf(uint64_t pc) {
-  uint32_t found = Look(pc);
-  if (found != 0) return found;
-  constexpr int64_t kPause = 100'000'000;
-  const int64_t now = base::MonotonicNanoseconds();
-  int64_t due = next_scan_by_hook.load(std::memory_order_relaxed);
-  if (now < due || !IsOwnProcessId() ||
-      !next_scan_by_hook.compare_exchange_strong(due, now + kPause)) {
-    return 0;
+  const uint32_t found = Look(pc);
+  if (found != 0 && CheckModule(found) != Standing::kGone) return found;
+  if (thread_state.cramped != 0 || !IsOwnProcessId()) return 0;
+  // What the loader knows is found by the scan, so there is one for each library that comes. Other
+  // code, a JIT compiler's, may be where no scan finds it in time.
+  FoundObject object = {};
+  const bool will_be_found =
+      object_lookup != nullptr && object_lookup(reinterpret_cast<void*>(pc - 1), &object) == 0;
+  if (!will_be_found && found == 0) {
+    constexpr int64_t kPause = 100'000'000;
+    const int64_t now = base::MonotonicNanoseconds();
+    int64_t due = next_scan_by_hook.load(std::memory_order_relaxed);
+    if (now < due || !next_scan_by_hook.compare_exchange_strong(due, now + kPause)) return 0;
   }
-  ScanModules();
+  // Another thread's scan may have passed this place already; it takes a fraction of a millisecond.
+  constexpr int kYields = 100;
+  constexpr int kNaps = 20;
+  for (int i = 0; i < kYields + kNaps && !TryScanModules(); ++i) {
+    constexpr timespec kMillisecond = {0, 1'000'000};
+    if (i < kYields) {
+      base::Syscall(SYS_sched_yield);
+    } else {
+      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
+    }
+  }
   return Look(pc);
+}
+
+void RememberFirstObjects(void* list) {
+  if (list == nullptr) return;
+  first_object = static_cast<const r_debug*>(list)->r_map;
+  last_first_object = first_object;
+  while (last_first_object != nullptr && last_first_object->l_next != nullptr) {
+    last_first_object = last_first_object->l_next;
+  }
 }
 
 void UseObjectLookup(void* function) { object_lookup = reinterpret_cast<ObjectLookup>(function); }

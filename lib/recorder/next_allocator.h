@@ -51,6 +51,9 @@ void Find(FoundFunctions* found);
 // glibc's lock-free lookup of the loaded object that holds an address (glibc 2.35), or nullptr.
 void* FindObjectLookup();
 
+// The loader's public list of what is loaded (struct r_debug), or nullptr.
+void* FindObjectList();
+
 // False if the program has a malloc of its own, so that the hooks are never called.
 bool HooksAreCalled();
 

@@ -135,7 +135,7 @@ bool OpenBox() {
     const box::Region& region = header.regions[ring];
     if (!mapping.Reserve(ring, region.record_bytes)) return false;
   }
-  if (recorder.stacks.Attach(&mapping, FindModuleOf) != 0 ||
+  if (recorder.stacks.Attach(&mapping, FindModuleOf, CheckLocation) != 0 ||
       recorder.samples.Attach(&mapping) != 0) {
     base::Say("no room for a box; not profiling");
     mapping.Forget();
@@ -180,6 +180,7 @@ void Prepare() {
   RememberFirstThread();
   FindNextAllocator();
   UseObjectLookup(FindObjectLookup());
+  RememberFirstObjects(FindObjectList());
   ReadSettings(&recorder.settings, SayProblem);
   ReadIdentity(&recorder.identity);
   const std::string_view programs = recorder.settings.programs.view();

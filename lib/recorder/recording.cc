@@ -9,6 +9,7 @@
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/stack_bounds.h"
 #include "lib/recorder/unwind.h"
+#include "lib/recorder/unwind_port.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -82,14 +83,24 @@ uint32_t CaptureStack(const CallSite& site, bool may_unwind) {
   auto* frames =
       static_cast<uint64_t*>(__builtin_alloca((capacity + kOwnFrames) * sizeof(uint64_t)));
   Walk walk = {.depth = 1, .flags = box::kStackIncomplete, .hash = 0};
-  if (may_unwind) {
-    walk = WalkStack(site, frames, capacity);
-  } else {
-    frames[0] = reinterpret_cast<uint64_t>(site.caller);
+  uint32_t stack = box::kOtherStack;
+  for (bool again = false;; again = true) {
+    const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
+    if (may_unwind) {
+      walk = WalkStack(site, frames, capacity);
+    } else {
+      frames[0] = reinterpret_cast<uint64_t>(site.caller);
+    }
+    stack = recorder.stacks.Intern(frames, walk.depth, walk.flags, walk.hash);
+    // A library that came in the place of another one was walked by the other one's rows: that is
+    // noticed while its frames are looked up, so what was walked is worth nothing.
+    if (!may_unwind || again ||
+        generation == __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE)) {
+      break;
+    }
   }
   if ((walk.flags & box::kStackTruncated) != 0) Count(&box::Losses::truncated_stacks);
   if ((walk.flags & box::kStackIncomplete) != 0) Count(&box::Losses::unwind_failures);
-  const uint32_t stack = recorder.stacks.Intern(frames, walk.depth, walk.flags, walk.hash);
   if (stack == box::kOtherStack) Count(&box::Losses::folded_stacks);
   return stack;
 }

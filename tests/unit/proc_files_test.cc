@@ -75,7 +75,9 @@ TEST(ElfImage, HasTheBuildIdThatTheLinkerWrote) {
   ASSERT_TRUE(ReadElfImage(line.start, &image));
   EXPECT_GT(image.header_count, 4);
   uint8_t build_id[32];
-  EXPECT_EQ(ReadBuildId(image, build_id, sizeof(build_id)), 20u);
+  uint64_t address = 0;
+  EXPECT_EQ(ReadBuildId(image, build_id, sizeof(build_id), &address), 20u);
+  EXPECT_EQ(memcmp(reinterpret_cast<const void*>(address), build_id, 20), 0);
   EXPECT_FALSE(ReadElfImage(16, &image));
 }
 
