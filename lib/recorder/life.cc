@@ -116,6 +116,9 @@ void Child() {
     recorder.phase.store(Phase::kOff, std::memory_order_release);
     return;
   }
+  // Not earlier: a static program's libc allocates while it sets that lookup up, and a lookup from
+  // within crashes.
+  UseObjectLookup(FindObjectLookup());
   pthread_atfork(nullptr, Parent, Child);
   InstallSignalTrigger(recorder.settings.signal);
   if (!StartOwnThread()) base::Say("cannot start a thread; no dumps, but the box is kept");

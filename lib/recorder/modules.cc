@@ -42,7 +42,7 @@ struct FoundObject {
 using ObjectLookup = int (*)(void* pc, FoundObject* found);
 
 constinit box::Mapping* mapping = nullptr;
-constinit ObjectLookup object_lookup = nullptr;
+constinit std::atomic<ObjectLookup> object_lookup = nullptr;
 // The part of the loader's list that does not change any more.
 constinit const link_map* first_object = nullptr;
 constinit const link_map* last_first_object = nullptr;
@@ -307,8 +307,9 @@ uint32_t FindModuleOf(uint64_t pc) {
   // What the loader knows is found by the scan, so there is one for each library that comes. Other
   // code, a JIT compiler's, may be where no scan finds it in time.
   FoundObject object = {};
+  const ObjectLookup lookup = object_lookup.load(std::memory_order_relaxed);
   const bool will_be_found =
-      object_lookup != nullptr && object_lookup(reinterpret_cast<void*>(pc - 1), &object) == 0;
+      lookup != nullptr && lookup(reinterpret_cast<void*>(pc - 1), &object) == 0;
   if (!will_be_found && found == 0) {
     constexpr int64_t kPause = 100'000'000;
     const int64_t now = base::MonotonicNanoseconds();
@@ -338,13 +339,15 @@ void RememberFirstObjects(void* list) {
   }
 }
 
-void UseObjectLookup(void* function) { object_lookup = reinterpret_cast<ObjectLookup>(function); }
+void UseObjectLookup(void* function) {
+  object_lookup.store(reinterpret_cast<ObjectLookup>(function), std::memory_order_relaxed);
+}
 
 int VisitObject(uint64_t ip, int (*callback)(dl_phdr_info*, size_t, void*), void* data) {
   dl_phdr_info info = {};
-  if (object_lookup != nullptr) {
-    FoundObject found = {};
-    if (object_lookup(reinterpret_cast<void*>(ip), &found) != 0) return 0;
+  FoundObject found = {};
+  const ObjectLookup lookup = object_lookup.load(std::memory_order_relaxed);
+  if (lookup != nullptr && lookup(reinterpret_cast<void*>(ip), &found) == 0) {
     // The two headers that the unwinder looks for, as the loader knows them.
     const auto start = reinterpret_cast<uint64_t>(found.map_start);
     ElfW(Phdr) headers[2] = {};
@@ -357,8 +360,8 @@ int VisitObject(uint64_t ip, int (*callback)(dl_phdr_info*, size_t, void*), void
     info.dlpi_phnum = found.eh_frame_header == nullptr ? 1 : 2;
     return callback(&info, sizeof(info), data);
   }
-  // glibc before 2.35: the module table, checked against what is in memory now. A library that
-  // holds a frame of this very stack cannot be unloaded while we look.
+  // glibc before 2.35, or before our constructor: the module table, checked against what is in
+  // memory now. A library that holds a frame of this very stack cannot be unloaded while we look.
   const uint32_t module = mapping == nullptr ? 0 : FindModuleOf(ip + 1);
   ElfImage image = {};
   if (module == 0 || companions[module - 1].image == 0 ||

@@ -179,7 +179,6 @@ void Prepare() {
   if (prepared.load(std::memory_order_acquire) || prepared.exchange(true)) return;
   RememberFirstThread();
   FindNextAllocator();
-  UseObjectLookup(FindObjectLookup());
   RememberFirstObjects(FindObjectList());
   ReadSettings(&recorder.settings, SayProblem);
   ReadIdentity(&recorder.identity);
