@@ -24,8 +24,8 @@ extern __attribute__((weak)) char _r_debug;
 
 namespace heapflare::recorder {
 
-void Find(FoundFunctions* found) {
-  NextAllocator& table = found->functions;
+void Find(NextAllocator* found) {
+  NextAllocator& table = *found;
 #define HEAPFLARE_TAKE(member, symbol, parameters, arguments, size) table.member = &__real_##symbol;
   HEAPFLARE_ALLOCATING(HEAPFLARE_TAKE)
 #undef HEAPFLARE_TAKE
@@ -43,13 +43,13 @@ void Find(FoundFunctions* found) {
   table.pvalloc = nullptr;
   // In one program all operators new are one allocator's: but only one that does not call malloc,
   // which is wrapped too, may be called through.
-  found->owns_cxx = false;
+  table.new_by_malloc = true;
 }
 
 void* FindObjectLookup() { return reinterpret_cast<void*>(&_dl_find_object); }
 
 void* FindObjectList() { return &_r_debug; }
 
-bool HooksAreCalled() { return true; }
+const char* OtherMalloc() { return nullptr; }
 
 }  // namespace heapflare::recorder

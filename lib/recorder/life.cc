@@ -104,15 +104,24 @@ void Child() {
   if (recorder.phase.load(std::memory_order_relaxed) == Phase::kWaiting) StartOwnThread();
 }
 
+void SayWhoComesFirst(const char* library) {
+  if (*library == '\0') {
+    base::Say(
+        "this program has a malloc of its own, which preloading cannot reach; link it with "
+        "heapflare::wrap (see: heapflare doctor)");
+    return;
+  }
+  base::Text<1024> line("malloc is that of ");
+  line.Add(library).Add("; not profiling, name libheapflare.so first in LD_PRELOAD");
+  base::Say(line.view());
+}
+
 [[gnu::constructor(101)]] void Start() {
   Prepare();
   RemovePredecessor();
   if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff) return;
-  if (!HooksAreCalled()) {
-    base::Say(
-        "this program has a malloc of its own, which preloading cannot reach; link it with "
-        "heapflare::wrap "
-        "(see: heapflare doctor)");
+  if (const char* const other = OtherMalloc(); other != nullptr) {
+    SayWhoComesFirst(other);
     recorder.phase.store(Phase::kOff, std::memory_order_release);
     return;
   }

@@ -104,9 +104,7 @@ struct ByMalloc<kMember> {
     if (runtime.*kMember == nullptr) {
       // The C++ runtime was loaded after us. Looking it up now is slow and takes the loader lock;
       // but the process is out of memory, and its new_handler and bad_alloc are in there.
-      FoundFunctions found = {};
-      Find(&found);
-      runtime = found.functions;
+      Find(&runtime);
     }
     return runtime.*kMember == nullptr ? nullptr : (runtime.*kMember)(arguments...);
   }
@@ -117,7 +115,7 @@ struct ByMalloc<kMember> {
   static void Delete(void* block, Arguments... /*arguments*/) { next.free(block); }
 };
 
-void Complete(NextAllocator* table, bool owns_cxx) {
+void Complete(NextAllocator* table) {
   if (table->memalign == nullptr) table->memalign = MemalignByPosix;
   if (table->aligned_alloc == nullptr) table->aligned_alloc = table->memalign;
   if (table->valloc == nullptr) table->valloc = VallocByMemalign;
@@ -129,13 +127,13 @@ void Complete(NextAllocator* table, bool owns_cxx) {
   HEAPFLARE_C_FREEING(HEAPFLARE_SUBSTITUTE)
 #undef HEAPFLARE_SUBSTITUTE
 #define HEAPFLARE_SUBSTITUTE(member, symbol, parameters, arguments, size) \
-  if (!owns_cxx || table->member == nullptr) {                            \
+  if (table->new_by_malloc || table->member == nullptr) {                 \
     table->member = ByMalloc<&NextAllocator::member>::New;                \
   }
   HEAPFLARE_CXX_ALLOCATING(HEAPFLARE_SUBSTITUTE)
 #undef HEAPFLARE_SUBSTITUTE
 #define HEAPFLARE_SUBSTITUTE(member, symbol, parameters, arguments) \
-  if (!owns_cxx || table->member == nullptr) {                      \
+  if (table->new_by_malloc || table->member == nullptr) {           \
     table->member = ByMalloc<&NextAllocator::member>::Delete;       \
   }
   HEAPFLARE_CXX_FREEING(HEAPFLARE_SUBSTITUTE)
@@ -161,11 +159,11 @@ constinit NextAllocator next = {
 void FindNextAllocator() {
   int expected = kUnknown;
   if (!state.compare_exchange_strong(expected, kFinding)) return;
-  FoundFunctions found = {};
+  NextAllocator found = {};
   Find(&found);
-  runtime = found.functions;
-  Complete(&found.functions, found.owns_cxx);
-  next = found.functions;
+  runtime = found;
+  Complete(&found);
+  next = found;
   state.store(kFound, std::memory_order_release);
 }
 

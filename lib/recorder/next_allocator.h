@@ -2,13 +2,18 @@
 //
 // A table of plain function pointers, one for each hooked function, always callable: until the real
 // functions are known they lead to a small arena that serves the allocations which dlsym itself
-// makes. A function that the next allocator does not have is made from one that it has, never taken
-// from another library: a block must go back to where it came from.
+// makes. A function that the next allocator does not have is made from one that it has, rather than
+// taken from another library: a block must go back to where it came from.
 //
-// C++: an allocator that brings its own operator new (jemalloc, tcmalloc, mimalloc) is called
-// through it. Any other operator new (libstdc++'s) would come back to our malloc; so then new is
-// served by malloc directly, and the library's operator new is called only when that fails, for its
-// new_handler and its exception. Either way each allocation passes one hook.
+// Whose operator new comes next decides how ours works:
+//   - the C++ runtime's (libstdc++, libc++) would come back to our malloc. So malloc serves it
+//     directly; the runtime is called when that fails, for its new_handler and its exception.
+//   - the allocator's own (jemalloc, tcmalloc, mimalloc) is called. Forms that it lacks are the
+//     runtime's, and come back to another hook.
+//   - the program or a library has replaced some of the operators, and the runtime makes the other
+//     forms of these: new (std::nothrow) must reach the program's new, since the program's delete
+//     will get the block. All are passed on, and come back to our malloc.
+// What comes back is recorded by the last hook that it passes, so exactly once.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +34,13 @@ struct NextAllocator {
   void* (*reallocarray)(void* block, size_t count, size_t size);
   int (*posix_memalign)(void** block, size_t alignment, size_t size);
   size_t (*malloc_usable_size)(void* block);
+  // operator new and delete are the runtime's.
+  bool new_by_malloc = false;
+  // Whether that form of operator new comes back to another hook.
+#define HEAPFLARE_MEMBER(member, symbol, parameters, arguments, size) \
+  bool member##_comes_back = false;
+  HEAPFLARE_CXX_ALLOCATING(HEAPFLARE_MEMBER)
+#undef HEAPFLARE_MEMBER
 };
 
 extern constinit NextAllocator next __attribute__((visibility("hidden")));
@@ -40,13 +52,7 @@ void FindNextAllocator();
 
 // Finds what the table needs: by dlsym, or (linked with --wrap) by the linker. Nulls are what does
 // not exist. Defined once per flavour of the library.
-struct FoundFunctions {
-  NextAllocator functions;
-  // operator new belongs to the same library as malloc, so it does not call malloc through the
-  // hook.
-  bool owns_cxx;
-};
-void Find(FoundFunctions* found);
+void Find(NextAllocator* table);
 
 // glibc's lock-free lookup of the loaded object that holds an address (glibc 2.35), or nullptr.
 void* FindObjectLookup();
@@ -54,7 +60,8 @@ void* FindObjectLookup();
 // The loader's public list of what is loaded (struct r_debug), or nullptr.
 void* FindObjectList();
 
-// False if the program has a malloc of its own, so that the hooks are never called.
-bool HooksAreCalled();
+// Who else's malloc the program calls, so that the hooks are never called: nullptr, "" for the
+// program itself, or the path of a library.
+const char* OtherMalloc();
 
 }  // namespace heapflare::recorder

@@ -146,6 +146,15 @@ Ticket BeginAllocation(size_t bytes, const CallSite& site) {
   return ticket;
 }
 
+void PassAllocation(size_t bytes) {
+  Prepare();
+  if (recorder.phase.load(std::memory_order_acquire) == Phase::kNew) {
+    thread_state.sampler.Reset();
+  } else {
+    thread_state.sampler.Draw(bytes, recorder.interval.load(std::memory_order_relaxed));
+  }
+}
+
 void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   const Inside inside(ticket.may_look);
   recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));

@@ -33,6 +33,10 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket);
 // allocator's, do not pass it on.
 bool BeginFree(const void* block);
 
+// Instead of BeginAllocation, if another hook will record the allocation. The sample point that was
+// met here must not count there, or one allocation could meet two: the countdown starts anew.
+void PassAllocation(size_t bytes);
+
 // The two halves of a free, for realloc, which may fail and leave the block as it was.
 bool TakeSample(const void* block, box::Sample* sample);
 void PutSampleBack(const box::Sample& sample);
@@ -48,6 +52,18 @@ template <typename... Arguments>
   void* const block = (*function)(arguments...);
   if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
   return block;
+}
+
+// The same for operator new, which may come back to another hook.
+template <typename... Arguments>
+[[gnu::noinline, gnu::cold]] void* RecordedNew(size_t bytes, const void* caller,
+                                               void* (*const* function)(Arguments...),
+                                               const bool* comes_back, Arguments... arguments) {
+  // Only now it is known.
+  FindNextAllocator();
+  if (!*comes_back) return Recorded(bytes, caller, function, arguments...);
+  PassAllocation(bytes);
+  return (*function)(arguments...);
 }
 
 // The same for realloc and its kind: `bytes` is the new size; `due` what Sampler::Take said of it.

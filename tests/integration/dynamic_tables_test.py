@@ -144,6 +144,9 @@ class Library(unittest.TestCase):
         self.assertRegex(flags["FLAGS_1"], r"\bNOW\b.*\bNODELETE\b")
         self.assertNotIn("TEXTREL", names)
         self.assertNotIn("TEXTREL", flags["FLAGS"])
+        # Its own look-ups must find what a program's would: see find_dynamic.cc.
+        self.assertNotIn("SYMBOLIC", names)
+        self.assertNotIn("SYMBOLIC", flags["FLAGS"])
         # Where else would it look for libraries than the service does?
         self.assertFalse(names & {"RPATH", "RUNPATH"})
 

@@ -7,7 +7,9 @@
 
 namespace consumer {
 
-__attribute__((noinline)) void HoldNew(std::vector<char*>* kept) { kept->push_back(new char[1000]); }
+__attribute__((noinline)) void HoldNew(std::vector<char*>* kept) {
+  kept->push_back(new char[1000]);
+}
 
 __attribute__((noinline)) void HoldMalloc(std::vector<char*>* kept) {
   kept->push_back(static_cast<char*>(malloc(3000)));
