@@ -8,6 +8,9 @@
 #include "lib/recorder/hooks.h"
 #include "lib/recorder/next_allocator.h"
 
+// The hook: not libc's declaration, see hooks.inc.
+extern "C" void* malloc(size_t size);
+
 namespace heapflare::recorder {
 namespace {
 
@@ -52,22 +55,29 @@ void KeepOnlyOf(const void* object, Function** function) {
 template <typename Function>
 bool ComesFirst(const char* symbol, Function* hook) {
   void* const first = LibcsDlsym(RTLD_DEFAULT, symbol);
-  if (first == reinterpret_cast<void*>(hook)) return true;
+  // Null: nothing but the program itself can call it.
+  if (first == nullptr || first == reinterpret_cast<void*>(hook)) return true;
   // A program at a fixed address that takes the function's address has an entry of its own for it,
   // which leads here: an undefined symbol with a value.
   Dl_info info = {};
   void* entry = nullptr;
-  return first != nullptr && dladdr1(first, &info, &entry, RTLD_DL_SYMENT) != 0 &&
-         entry != nullptr && static_cast<const ElfW(Sym)*>(entry)->st_shndx == SHN_UNDEF;
+  return dladdr1(first, &info, &entry, RTLD_DL_SYMENT) != 0 && entry != nullptr &&
+         static_cast<const ElfW(Sym)*>(entry)->st_shndx == SHN_UNDEF;
+}
+
+// The same for a weak hook: in a program that links us, `linked` is what the linker chose.
+template <typename Function>
+bool IsOurs(const char* symbol, Function* linked, Function* hook) {
+  return linked == hook && ComesFirst(symbol, hook);
 }
 
 bool SomeNewOrDeleteIsReplaced() {
 #define HEAPFLARE_LOOK(member, symbol, parameters, arguments, size) \
-  if (!ComesFirst(#symbol, symbol)) return true;
+  if (!IsOurs(#symbol, symbol, heapflare_own_##symbol)) return true;
   HEAPFLARE_CXX_ALLOCATING(HEAPFLARE_LOOK)
 #undef HEAPFLARE_LOOK
 #define HEAPFLARE_LOOK(member, symbol, parameters, arguments) \
-  if (!ComesFirst(#symbol, symbol)) return true;
+  if (!IsOurs(#symbol, symbol, heapflare_own_##symbol)) return true;
   HEAPFLARE_CXX_FREEING(HEAPFLARE_LOOK)
 #undef HEAPFLARE_LOOK
   return false;

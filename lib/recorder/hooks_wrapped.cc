@@ -5,6 +5,7 @@
 #include "lib/recorder/recording.h"
 
 #define HEAPFLARE_EXPORT extern "C" __attribute__((visibility("default")))
+#define HEAPFLARE_EXPORT_CXX HEAPFLARE_EXPORT
 #define HEAPFLARE_HOOK(symbol) __wrap_##symbol
 
 namespace heapflare::recorder {

@@ -63,7 +63,7 @@ class Conformance(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.runs = 0
 
-    def run_program(self, command, preload=(), interval=None, **environment):
+    def run_program(self, command, preload=(), interval=None, linked=False, **environment):
         """Runs it; (exit status, stdout, stderr). With an interval, heapflare comes first."""
         self.runs += 1
         self.dumps = os.path.join(self.directory, f"dumps{self.runs}")
@@ -71,7 +71,7 @@ class Conformance(unittest.TestCase):
                      if not name.startswith("HEAPFLARE_")}
         libraries = list(preload)
         if interval is not None:
-            if LIBRARY not in libraries:
+            if LIBRARY not in libraries and not linked:
                 libraries.insert(0, LIBRARY)
             inherited.update(HEAPFLARE_SAMPLE_INTERVAL=interval, HEAPFLARE_DUMP_AT_EXIT="1",
                              HEAPFLARE_DIR=self.dumps, HEAPFLARE_THRESHOLDS="",
@@ -194,6 +194,11 @@ class Operators(Conformance):
     def test_program_that_replaces_every_operator(self):
         for output in self.same([built("own_new_every_form")]).values():
             self.assertIn("balance 0 foreign 0\n", output)
+
+    def test_program_that_replaces_new_and_delete_may_link_us(self):
+        plain = self.run_program([built("own_new")])
+        self.assertEqual(self.run_program([built("own_new_linked")], (), EXACT, linked=True), plain)
+        self.check_profile(plain[1])
 
     def test_program_that_replaces_new_and_delete_of_which_the_runtime_makes_the_rest(self):
         outputs = self.same([built("own_new")])

@@ -21,6 +21,7 @@ namespace {
 using conformance::Hold;
 
 const volatile size_t too_large = static_cast<size_t>(PTRDIFF_MAX) - 1000;
+constexpr size_t kMuch = size_t{1} << 30;
 const std::align_val_t kAligned{256};
 
 // --- Every form, held ---
@@ -212,11 +213,10 @@ void OutOfMemory() {
     operator delete(operator new(100));
   });
   LimitAddressSpace(AddressSpace() + (64 << 20));
-  const size_t much = size_t{1} << 30;
-  Attempt("new with a handler that makes room", [much] { return operator new(much); });
+  Attempt("new with a handler that makes room", [] { return operator new(kMuch); });
   LimitAddressSpace(AddressSpace() + (64 << 20));
   Attempt("nothrow with a handler that makes room",
-          [much] { return operator new(much, std::nothrow); });
+          [] { return operator new(kMuch, std::nothrow); });
   std::set_new_handler(nullptr);
 }
 

@@ -22,8 +22,8 @@ void Hold(const char* name, size_t bytes, Function hold) {
 
 // Defines the function `name`, which returns what `expression` allocates. It stays a frame of its
 // own: neither inlined nor left by a jump.
-#define CONFORMANCE_HOLDER(name, ...)            \
-  [[gnu::noinline, gnu::noclone]] void* name() { \
-    void* volatile block = __VA_ARGS__;          \
-    return block;                                \
+#define CONFORMANCE_HOLDER(name, ...)   \
+  [[gnu::noinline]] void* name() {      \
+    void* volatile block = __VA_ARGS__; \
+    return block;                       \
   }
