@@ -81,6 +81,8 @@ inline long PWrite(int fd, const void* from, size_t bytes, uint64_t offset) {
 inline long Write(int fd, const void* from, size_t bytes) {
   return Syscall(SYS_write, fd, Arg(from), static_cast<long>(bytes));
 }
+// A call that is interrupted is made again, but not for ever: a filter may answer so each time.
+inline constexpr int kMostInterruptions = 100;
 // Writes all of it, going on after EINTR and short writes; 0 or negative errno.
 int WriteAll(int fd, const void* from, size_t bytes);
 // Reads a file from its start until the buffer is full or the file ends; bytes read or negative
@@ -106,11 +108,19 @@ inline int Status(int fd, FileStatus* status) { return Status(fd, "", AT_EMPTY_P
 inline int MkDir(const char* path, mode_t mode) {
   return static_cast<int>(Syscall(SYS_mkdirat, AT_FDCWD, Arg(path), static_cast<long>(mode)));
 }
+inline int MkDirAt(int directory, const char* path, mode_t mode) {
+  return static_cast<int>(Syscall(SYS_mkdirat, directory, Arg(path), static_cast<long>(mode)));
+}
 inline int Unlink(const char* path) {
   return static_cast<int>(Syscall(SYS_unlinkat, AT_FDCWD, Arg(path), 0));
 }
 inline int Rename(const char* from, const char* to) {
   return static_cast<int>(Syscall(SYS_renameat2, AT_FDCWD, Arg(from), AT_FDCWD, Arg(to), 0));
+}
+// A second name for an open file, whose path in /proc is `link`.
+inline int Link(const char* link, const char* to) {
+  return static_cast<int>(
+      Syscall(SYS_linkat, AT_FDCWD, Arg(link), AT_FDCWD, Arg(to), AT_SYMLINK_FOLLOW));
 }
 // Reserves [offset, offset + bytes): afterwards a store there cannot raise SIGBUS for lack of
 // space.
@@ -152,13 +162,9 @@ inline int ThreadId() { return static_cast<int>(Syscall(SYS_gettid)); }
 inline uint32_t EffectiveUserId() { return static_cast<uint32_t>(Syscall(SYS_geteuid)); }
 
 // Sleeps while *word == expected, at most `timeout_ns` (negative: without end). The word may lie in
-// a file shared with other processes.
-inline int FutexWait(const volatile uint32_t* word, uint32_t expected, int64_t timeout_ns) {
-  timespec timeout = {timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
-  constexpr int kWait = 0;
-  return static_cast<int>(Syscall(SYS_futex, reinterpret_cast<long>(word), kWait, expected,
-                                  timeout_ns < 0 ? 0 : Arg(&timeout)));
-}
+// a file shared with other processes. Where the kernel refuses it is a short nap, so that a loop
+// around it does not spin.
+int FutexWait(const volatile uint32_t* word, uint32_t expected, int64_t timeout_ns);
 inline void FutexWake(const volatile uint32_t* word, int count) {
   constexpr int kWake = 1;
   Syscall(SYS_futex, reinterpret_cast<long>(word), kWake, count);

@@ -25,10 +25,10 @@ bool Lines::Fill() {
     begin_ = 0;
   }
   if (error_ != 0 || total_ >= kMaxBytes) return false;
-  long got = 0;
-  do {
+  long got = -EINTR;
+  for (int i = 0; got == -EINTR && i < base::kMostInterruptions; ++i) {
     got = base::Read(fd_, buffer_ + end_, capacity_ - end_);
-  } while (got == -EINTR);
+  }
   if (got <= 0) {
     error_ = static_cast<int>(got);
     return false;

@@ -1,5 +1,7 @@
 #include "lib/recorder/maps_reader.h"
 
+#include <errno.h>
+
 #include <cstring>
 
 #include "lib/base/parse.h"
@@ -59,7 +61,11 @@ bool MapsReader::NextText(std::string_view* text) {
     memmove(buffer_, buffer_ + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
-    const long got = base::Read(fd_, buffer_ + end_, capacity_ - end_);
+    long got = -EINTR;
+    for (int i = 0; got == -EINTR && i < base::kMostInterruptions; ++i) {
+      got = base::Read(fd_, buffer_ + end_, capacity_ - end_);
+    }
+    complete_ = got == 0;
     if (got <= 0) return false;
     end_ += static_cast<size_t>(got);
   }

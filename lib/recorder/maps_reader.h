@@ -32,6 +32,8 @@ class MapsReader {
   bool ok() const { return fd_ >= 0; }
   // False at the end.
   bool Next(MapsLine* line);
+  // After the end: whether all was read, and not only what came before a failure.
+  bool complete() const { return complete_; }
 
  private:
   bool NextText(std::string_view* text);
@@ -41,6 +43,7 @@ class MapsReader {
   size_t begin_ = 0;
   size_t end_ = 0;
   int fd_;
+  bool complete_ = false;
 };
 
 }  // namespace heapflare::recorder

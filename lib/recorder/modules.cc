@@ -167,9 +167,13 @@ bool Note(const MapsLine& line, uint64_t image_base) {
   return Append(line, image_base);
 }
 
+struct Passed {
+  bool changed;   // the table
+  bool complete;  // all of the maps was read
+};
 // One pass over the maps. With `only_at` not zero, only the module that holds that address is
 // noted.
-bool Pass(uint64_t only_at) {
+Passed Pass(uint64_t only_at) {
   MapsReader reader(line_buffer, sizeof(line_buffer));
   MapsLine line = {};
   bool changed = false;
@@ -190,7 +194,7 @@ bool Pass(uint64_t only_at) {
       changed |= Note(line, of_image ? image_base : 0);
     }
   }
-  return changed;
+  return {.changed = changed, .complete = reader.complete()};
 }
 
 bool MarkGone() {
@@ -241,7 +245,7 @@ void AttachModules(box::Mapping* of) {
   // box is open.
   mapping = of;
   const uint64_t holding = scanning.Try();
-  const bool found = Pass(getauxval(AT_ENTRY));
+  const bool found = Pass(getauxval(AT_ENTRY)).changed;
   scanning.Release(holding);
   if (!found) return;  // no /proc: stacks keep their addresses, without modules
   ScanModules();
@@ -259,11 +263,11 @@ static bool TryScanModules() {
   if (mapping == nullptr) return true;
   const uint64_t holding = scanning.Try();
   if (holding == 0) return false;
-  const uint32_t count = Count();
-  for (uint32_t i = 0; i < count; ++i) companions[i].seen = false;
-  bool changed = Pass(0);
-  // If /proc went away nothing was seen, and nothing is believed to be gone.
-  if (count > 0 && companions[0].seen) changed |= MarkGone();
+  for (uint32_t i = 0, count = Count(); i < count; ++i) companions[i].seen = false;
+  const Passed passed = Pass(0);
+  bool changed = passed.changed;
+  // What a pass that failed half-way, or met a masked /proc, did not see is not believed to be gone.
+  if (passed.complete && companions[0].seen) changed |= MarkGone();
   if (changed) {
     __atomic_fetch_add(&heapflare_unwind_generation, 1, __ATOMIC_RELEASE);
     PlaceLocations();

@@ -74,7 +74,9 @@ bool Requests::Wait(int number, int64_t timeout_ns, DumpResult* result) {
       slot.state.store(kFree, std::memory_order_release);
       return true;
     }
-    const int64_t left = ThreadOfRecorder() == 0 ? 0 : end - base::MonotonicNanoseconds();
+    // Without a clock there is no bound, so there is no waiting.
+    const int64_t now = base::MonotonicNanoseconds();
+    const int64_t left = ThreadOfRecorder() == 0 || now == 0 ? 0 : end - now;
     if (left <= 0) {
       if (state == kWanted || state == kRunning) {
         if (slot.state.compare_exchange_strong(state, state == kWanted ? kFree : kAbandoned)) {

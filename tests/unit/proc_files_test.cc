@@ -47,8 +47,11 @@ TEST(MapsReader, FindsThisFunctionThroughATinyBuffer) {
   const auto here = reinterpret_cast<uint64_t>(&ParseMapsLine);
   MapsLine line = {};
   bool found = false;
+  ASSERT_TRUE(reader.Next(&line));
+  EXPECT_FALSE(reader.complete());
   while (reader.Next(&line)) found |= line.executable && here >= line.start && here < line.limit;
   EXPECT_TRUE(found);
+  EXPECT_TRUE(reader.complete());
 }
 
 TEST(OwnMemory, IsReadWithoutFaulting) {
