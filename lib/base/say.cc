@@ -1,47 +1,81 @@
 #include "lib/base/say.h"
 
-#include <signal.h>
+#include <poll.h>
 
+#include <atomic>
+
+#include "lib/base/held_signals.h"
 #include "lib/base/syscall.h"
 #include "lib/base/text.h"
 
 namespace heapflare::base {
 namespace {
 
-constexpr uint64_t Bit(int signal) { return uint64_t{1} << (signal - 1); }
-constexpr size_t kSetBytes = 8;  // the kernel's sigset_t
+constinit FileStatus stderr_at_start = {};
+constinit std::atomic<int> thread_with_own_table = 0;
+
+bool SameFile(const FileStatus& a, const FileStatus& b) {
+  return a.inode == b.inode && a.device_major == b.device_major && a.device_minor == b.device_minor;
+}
+
+// A duplicate of the process's descriptor is as good as it; opening it anew needs permission, and
+// cannot be done with a socket.
+int OpenStderr() {
+  constexpr long kPidFdOpen = 434;   // kernel 5.3
+  constexpr long kPidFdGetFd = 438;  // kernel 5.6
+  const int process = static_cast<int>(Syscall(kPidFdOpen, ProcessId(), 0));
+  if (process >= 0) {
+    const int fd = static_cast<int>(Syscall(kPidFdGetFd, process, 2, 0));
+    Close(process);
+    if (fd >= 0) return fd;
+  }
+  // With an offset of its own, so it must be told to append.
+  return Open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK);
+}
+
+bool IsStillStderr(int fd) {
+  FileStatus now = {};
+  if (stderr_at_start.inode == 0 || Status(fd, &now) != 0) return true;
+  if (SameFile(now, stderr_at_start) || S_ISCHR(now.mode)) return true;
+  const long flags = Fcntl(fd, F_GETFL, 0);
+  return S_ISREG(now.mode) && flags >= 0 && (flags & O_APPEND) != 0;
+}
+
+// A pipe that takes anything takes a page, which is more than a line.
+bool TakesLine(int fd) {
+  pollfd one = {.fd = fd, .events = POLLOUT, .revents = 0};
+  const timespec now = {};
+  return Syscall(SYS_ppoll, Arg(&one), 1, Arg(&now), 0, 0) == 1;
+}
+
+void WriteLine(int fd, std::string_view line) {
+  if (!IsStillStderr(fd) || !TakesLine(fd)) return;
+  const HeldSignals held;
+  held.Take(Write(fd, line.data(), line.size()));
+}
 
 }  // namespace
 
+void RememberStderr() {
+  if (Status(2, &stderr_at_start) != 0) stderr_at_start = {};
+}
+
+void SayThroughProcess() { thread_with_own_table.store(ThreadId(), std::memory_order_relaxed); }
+
 void Say(std::string_view message) {
   Text<1024> line("heapflare: ");
-  line.Add(message);
+  for (const char c : message) line.Add(c >= 0 && (c < ' ' || c == '\x7f') ? '?' : c);
   if (line.truncated()) line.ShortenTo(line.size() - 1);
   line.Add('\n');
 
-  // Both signals go to the writing thread: blocked here they stay pending for it, and are taken off
-  // again unless they were pending before.
-  const uint64_t raised = Bit(SIGPIPE) | Bit(SIGXFSZ);
-  uint64_t before = 0;
-  uint64_t pending_before = 0;
-  Syscall(SYS_rt_sigprocmask, SIG_BLOCK, Arg(&raised), Arg(&before), kSetBytes);
-  Syscall(SYS_rt_sigpending, Arg(&pending_before), kSetBytes);
-  long written = Write(2, line.c_str(), line.size());
-  constexpr long kNoDescriptor = -9;  // -EBADF
-  if (written == kNoDescriptor) {
-    // Opened anew, so it must be told to append.
-    const int fd = Open("/proc/self/fd/2", O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK);
-    if (fd >= 0) {
-      written = Write(fd, line.c_str(), line.size());
-      Close(fd);
-    }
+  if (ThreadId() != thread_with_own_table.load(std::memory_order_relaxed)) {
+    WriteLine(2, line.view());
+    return;
   }
-  const uint64_t ours = raised & ~pending_before;
-  if (written < 0 && ours != 0) {
-    const timespec now = {};
-    Syscall(SYS_rt_sigtimedwait, Arg(&ours), 0, Arg(&now), kSetBytes);
-  }
-  Syscall(SYS_rt_sigprocmask, SIG_SETMASK, Arg(&before), 0, kSetBytes);
+  const int fd = OpenStderr();
+  if (fd < 0) return;
+  WriteLine(fd, line.view());
+  Close(fd);
 }
 
 }  // namespace heapflare::base

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "lib/base/held_signals.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::box {
@@ -38,12 +39,11 @@ static_assert(std::size(kShares) == kRegionCount);
 // SIGBUS later.
 bool Populate(std::byte* at, uint64_t bytes) {
   constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, kernel 5.14
-  for (;;) {
-    const long result =
-        base::Syscall(SYS_madvise, base::Arg(at), static_cast<long>(bytes), kPopulateWrite);
-    if (result == -EINTR || result == -EAGAIN) continue;
-    return result == 0;
+  long result = -EINTR;
+  for (int i = 0; (result == -EINTR || result == -EAGAIN) && i < base::kMostInterruptions; ++i) {
+    result = base::Syscall(SYS_madvise, base::Arg(at), static_cast<long>(bytes), kPopulateWrite);
   }
+  return result == 0;
 }
 
 bool CanPopulate(std::byte* at) { return Populate(at, kPage); }
@@ -65,7 +65,9 @@ int Mapping::Create(const MappingOptions& options) {
   }
   if (fd < 0) return fd;
 
-  int error = base::Truncate(fd, bytes);
+  // A limit on the size of files is to cost the box, not the service's life.
+  const base::HeldSignals held;
+  int error = static_cast<int>(held.Take(base::Truncate(fd, bytes)));
   if (error == 0) {
     void* mapped = base::Map(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
     if (mapped == nullptr) {
@@ -76,7 +78,9 @@ int Mapping::Create(const MappingOptions& options) {
       // Kernels that cannot populate through the mapping reserve everything through the descriptor,
       // once; memory without a name has no file system that could be full.
       const bool grows = CanPopulate(base_);
-      if (!grows && options.path != nullptr) error = base::Reserve(fd, 0, bytes);
+      if (!grows && options.path != nullptr) {
+        error = static_cast<int>(held.Take(base::Reserve(fd, 0, bytes)));
+      }
       if (error == 0) {
         LayOut();
         if (!grows) {

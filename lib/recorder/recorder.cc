@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "lib/base/held_signals.h"
 #include "lib/base/say.h"
 #include "lib/base/syscall.h"
 #include "lib/box/control.h"
@@ -44,7 +45,8 @@ void CreateControlFile() {
     recorder.control_path.Clear();
     return;
   }
-  base::Truncate(fd, box::kAnswerOffset + sizeof(box::ControlAnswer));
+  const base::HeldSignals held;
+  held.Take(base::Truncate(fd, box::kAnswerOffset + sizeof(box::ControlAnswer)));
   base::Close(fd);
 }
 
@@ -178,6 +180,7 @@ void SayProblem(std::string_view line) { base::Say(line); }
 void Prepare() {
   if (prepared.load(std::memory_order_acquire) || prepared.exchange(true)) return;
   RememberFirstThread();
+  base::RememberStderr();
   FindNextAllocator();
   RememberFirstObjects(FindObjectList());
   ReadSettings(&recorder.settings, SayProblem);

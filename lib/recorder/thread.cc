@@ -11,6 +11,7 @@
 
 #include "lib/base/directory.h"
 #include "lib/base/parse.h"
+#include "lib/base/say.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::recorder {
@@ -38,6 +39,7 @@ void CloseInheritedDescriptors() {
 
 void Enter(void (*run)()) {
   CloseInheritedDescriptors();
+  base::SayThroughProcess();
   base::Syscall(SYS_prctl, PR_SET_NAME, base::Arg("heapflare"));
   run();
   base::Syscall(SYS_exit, 0);
