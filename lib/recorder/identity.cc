@@ -109,6 +109,13 @@ void ReadIdentity(Identity* identity) {
       base::Status(AT_FDCWD, "/proc/self/ns/pid", 0, &status) == 0 ? status.inode : 0;
 }
 
+bool WrittenBy(const Identity& identity, const box::Header& header) {
+  return identity.start_ticks != 0 && identity.pid_namespace != 0 &&
+         header.pid == static_cast<uint32_t>(base::ProcessId()) &&
+         header.start_ticks == identity.start_ticks &&
+         header.pid_namespace == identity.pid_namespace;
+}
+
 void FillIdentity(const Identity& identity, box::Header* header) {
   header->pid = static_cast<uint32_t>(base::ProcessId());
   header->uid = base::EffectiveUserId();

@@ -24,6 +24,10 @@ struct Identity {
 // have written over them.
 void ReadIdentity(Identity* identity);
 
+// True if this very process wrote the box, as another program before an exec. Without /proc that
+// cannot be told, and it did not.
+bool WrittenBy(const Identity& identity, const box::Header& header);
+
 // Copies what the header keeps of it, and of the machine.
 void FillIdentity(const Identity& identity, box::Header* header);
 

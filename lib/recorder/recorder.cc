@@ -76,9 +76,7 @@ int CreateIn(base::Path* directory) {
     if (error == -EEXIST) {
       box::Header other = {};
       const long bytes = base::ReadFile(path.c_str(), &other, sizeof(other));
-      const bool own = bytes == sizeof(other) && other.start_ticks == identity.start_ticks &&
-                       other.pid_namespace == identity.pid_namespace;
-      if (!own) continue;
+      if (bytes != sizeof(other) || !WrittenBy(identity, other)) continue;
       base::Unlink(path.c_str());
       error = recorder.mapping.Create(options);
     }
@@ -117,6 +115,11 @@ bool CreateBox() {
   return error == 0;
 }
 
+void RemoveFiles() {
+  if (recorder.box_path.size() > 0) base::Unlink(recorder.box_path.c_str());
+  if (recorder.control_path.size() > 0) base::Unlink(recorder.control_path.c_str());
+}
+
 // Everything between "a box is wanted" and "samples can be recorded".
 bool OpenBox() {
   // Anew, since this may be a forked child.
@@ -133,15 +136,17 @@ bool OpenBox() {
   header.interval = recorder.interval.load(std::memory_order_relaxed);
   header.heartbeat_mono = header.opened_mono;
   header.heartbeat_utc = header.opened_utc;
+  bool room = true;
   for (const box::RegionId ring : {box::kHistory, box::kRecent, box::kEvents}) {
-    const box::Region& region = header.regions[ring];
-    if (!mapping.Reserve(ring, region.record_bytes)) return false;
+    room = room && mapping.Reserve(ring, header.regions[ring].record_bytes);
   }
-  if (recorder.stacks.Attach(&mapping, FindModuleOf, CheckLocation) != 0 ||
+  if (!room || recorder.stacks.Attach(&mapping, FindModuleOf, CheckLocation) != 0 ||
       recorder.samples.Attach(&mapping) != 0) {
     base::Say("no room for a box; not profiling");
+    recorder.stacks.Detach();
+    recorder.samples.Detach();
     mapping.Forget();
-    if (recorder.box_path.size() > 0) base::Unlink(recorder.box_path.c_str());
+    RemoveFiles();
     return false;
   }
   AttachModules(&mapping);
@@ -272,8 +277,7 @@ void Close() {
   // The mapping stays: other threads may be in the middle of a sample.
   Atomic(recorder.mapping.header().state)
       .store(static_cast<uint32_t>(box::State::kClosed), std::memory_order_release);
-  if (recorder.box_path.size() > 0) base::Unlink(recorder.box_path.c_str());
-  if (recorder.control_path.size() > 0) base::Unlink(recorder.control_path.c_str());
+  RemoveFiles();
 }
 
 void SetInterval(uint64_t bytes) {

@@ -26,6 +26,8 @@ void ParseDirectory(std::string_view value, base::Path* path, TextWriter* proble
     problem->Add("not an absolute path");
     return;
   }
+  // A slash at the end would follow a symlink, which is not to be used.
+  while (value.size() > 1 && value.back() == '/') value.remove_suffix(1);
   path->Clear();
   path->Add(value);
 }
@@ -163,8 +165,12 @@ void ParseMode(std::string_view value, Settings* settings, TextWriter* problem) 
     }
     mode = mode * 8 + static_cast<uint32_t>(c - '0');
   }
+  constexpr uint32_t kOthersWrite = 022;
   if ((mode & 0600) != 0600 || mode > 0777) {
     problem->Add("not a file mode such as 0600 or 0640");
+  } else if ((mode & kOthersWrite) != 0) {
+    // Who can cut a mapped file short can end the process with SIGBUS.
+    problem->Add("lets others write, who could end the program by that");
   } else {
     settings->box_mode = mode;
   }

@@ -22,11 +22,14 @@ bool ReadHeader(const char* path, box::Header* header) {
 }
 
 // Whether the process still lives; true when that cannot be told, as for one of another PID
-// namespace.
+// namespace, or where /proc does not tell one boot or namespace from another.
 bool MayLive(const box::Header& header) {
   const box::Header& own = recorder.mapping.header();
-  if (memcmp(header.boot_id, own.boot_id, sizeof(own.boot_id)) != 0) return false;
-  if (header.pid_namespace != own.pid_namespace) return true;
+  constexpr uint8_t kUnknownBoot[sizeof(own.boot_id)] = {};
+  const bool boots_known = memcmp(header.boot_id, kUnknownBoot, sizeof(kUnknownBoot)) != 0 &&
+                           memcmp(own.boot_id, kUnknownBoot, sizeof(kUnknownBoot)) != 0;
+  if (boots_known && memcmp(header.boot_id, own.boot_id, sizeof(own.boot_id)) != 0) return false;
+  if (header.pid_namespace != own.pid_namespace || own.pid_namespace == 0) return true;
   // Signal 0 tests for existence. A number that was used again keeps a dead one's box a while
   // longer.
   const long result = base::Syscall(SYS_kill, header.pid, 0);
@@ -76,8 +79,7 @@ void RemovePredecessor() {
       // The one that was opened already, by an allocation before the constructors, is this image's.
       // The second in the name does not tell: the clock may have been set between the two.
       if (path.view() == recorder.box_path.view() || !ReadHeader(path.c_str(), &header) ||
-          header.start_ticks != recorder.identity.start_ticks ||
-          header.pid_namespace != recorder.identity.pid_namespace) {
+          !WrittenBy(recorder.identity, header)) {
         return true;
       }
       Remove(&path);

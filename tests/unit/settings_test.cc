@@ -85,6 +85,9 @@ TEST(Settings, SayWhatIsWrongInOneLineAndUseTheDefault) {
        "HEAPFLARE_SIGNAL: 'KILL': not a signal such as USR2 or RTMIN+3; using none"},
       {"HEAPFLARE_METRIC=swap",
        "HEAPFLARE_METRIC: 'swap': none of working_set, usage, rss; using working_set"},
+      {"HEAPFLARE_BOX_MODE=0660",
+       "HEAPFLARE_BOX_MODE: '0660': lets others write, who could end the program by that; "
+       "using 0600"},
       {"HEAPFLARE_BOX_MODE=rw",
        "HEAPFLARE_BOX_MODE: 'rw': not a file mode such as 0600 or 0640; "
        "using 0600"},
