@@ -67,13 +67,41 @@ void NameOf(uint32_t number, std::string_view reason, base::Path* path) {
   path->Add('.').AddNumber(number, 4).Add('.').Add(reason).Add(".pb.gz");
 }
 
-// Writes under a temporary name beside `path`, then renames. 0 or negative errno.
-int WriteFile(const DumpRequest& request, const base::Path& path, uint64_t* written) {
-  const size_t slash = path.view().rfind('/');
-  base::Path temporary(slash == std::string_view::npos ? "" : path.view().substr(0, slash + 1));
-  temporary.Add(".heapflare-").AddNumber(static_cast<uint64_t>(OwnProcessId()));
-  temporary.Add('-').AddNumber(static_cast<uint64_t>(base::MonotonicNanoseconds())).Add(".tmp");
-  if (path.truncated() || temporary.truncated()) return -ENAMETOOLONG;
+// Gives a file without a name the name `path`; one that exists is replaced, by way of `temporary`.
+int Name(int fd, const base::Path& temporary, const base::Path& path) {
+  base::Text<64> from("/proc/thread-self/fd/");
+  from.AddNumber(static_cast<uint64_t>(fd));
+  const int error = base::Link(from.c_str(), path.c_str());
+  if (error != -EEXIST) return error;
+  if (const int linked = base::Link(from.c_str(), temporary.c_str()); linked != 0) return linked;
+  const int renamed = base::Rename(temporary.c_str(), path.c_str());
+  if (renamed != 0) base::Unlink(temporary.c_str());
+  return renamed;
+}
+
+// Writes a file that gets its name when it is complete: if we are killed on the way, which is what
+// dumps are for, nothing of it is left. Not every file system can do that, and /proc is needed:
+// then *possible is false.
+int WriteNameless(const DumpRequest& request, const base::Path& temporary, const base::Path& path,
+                  uint64_t* written, bool* possible) {
+  const size_t slash = temporary.view().rfind('/');
+  base::Path directory(slash == std::string_view::npos ? "."
+                                                       : temporary.view().substr(0, slash + 1));
+  const int fd = base::Open(directory.c_str(), O_WRONLY | O_TMPFILE, 0600);
+  *possible = fd >= 0;
+  if (fd < 0) return fd;
+  int error = Encode(request, fd, written);
+  if (error == 0) {
+    error = Name(fd, temporary, path);
+    *possible = error == 0;
+  }
+  base::Close(fd);
+  return error;
+}
+
+// Writes under a temporary name, then renames.
+int WriteAndRename(const DumpRequest& request, const base::Path& temporary, const base::Path& path,
+                   uint64_t* written) {
   const int fd = base::Open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
   if (fd < 0) return fd;
   int error = Encode(request, fd, written);
@@ -81,6 +109,18 @@ int WriteFile(const DumpRequest& request, const base::Path& path, uint64_t* writ
   if (error == 0) error = base::Rename(temporary.c_str(), path.c_str());
   if (error != 0) base::Unlink(temporary.c_str());
   return error;
+}
+
+// 0 or negative errno.
+int WriteFile(const DumpRequest& request, const base::Path& path, uint64_t* written) {
+  const size_t slash = path.view().rfind('/');
+  base::Path temporary(slash == std::string_view::npos ? "" : path.view().substr(0, slash + 1));
+  temporary.Add(".heapflare-").AddNumber(static_cast<uint64_t>(OwnProcessId()));
+  temporary.Add('-').AddNumber(static_cast<uint64_t>(base::MonotonicNanoseconds())).Add(".tmp");
+  if (path.truncated() || temporary.truncated()) return -ENAMETOOLONG;
+  bool possible = false;
+  const int error = WriteNameless(request, temporary, path, written, &possible);
+  return possible ? error : WriteAndRename(request, temporary, path, written);
 }
 
 void ReportFailure(const base::Path& path, int error) {

@@ -1,8 +1,9 @@
 // Writes a profile of the box to a file: the in-process dump.
 //
 // Allocates nothing: the encoder streams through one buffer of fixed size that was touched at
-// start. The file gets its name only when it is complete; a failure leaves nothing behind, is
-// reported once for each errno, and is noted in the box. Runs on the recorder's own thread only.
+// start. The file gets its name only when it is complete; a failure leaves nothing behind, nor does
+// a kill where the file system has files without a name (O_TMPFILE). It is reported once for each
+// errno, and is noted in the box. Runs on the recorder's own thread only.
 #pragma once
 
 #include <cstdint>

@@ -2,15 +2,43 @@
 
 #include <errno.h>
 
+#include "lib/base/parse.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::recorder {
+namespace {
+
+// Makes the directories that `path` is to lie in, as mkdir -p does. One component at a time: a
+// second path would be too much for a small stack.
+__attribute__((noinline)) int MakeParents(std::string_view path) {
+  constexpr mode_t kMode = 0755;
+  int at = base::Open("/", O_PATH | O_DIRECTORY);
+  std::string_view component;
+  while (at >= 0 && base::TakeUntil('/', &path, &component) && !path.empty()) {
+    if (component.empty()) continue;
+    const base::Text<256> name(component);
+    if (name.truncated()) {
+      base::Close(at);
+      return -ENAMETOOLONG;
+    }
+    base::MkDirAt(at, name.c_str(), kMode);  // most are there
+    const int next = base::OpenAt(at, name.c_str(), O_PATH | O_DIRECTORY);
+    base::Close(at);
+    at = next;
+  }
+  if (at < 0) return at;
+  base::Close(at);
+  return 0;
+}
+
+}  // namespace
 
 int UseDirectory(const char* path) {
   base::FileStatus status = {};
   int error = base::Status(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, &status);
   if (error == -ENOENT) {
     error = base::MkDir(path, 0700);
+    if (error == -ENOENT && MakeParents(path) == 0) error = base::MkDir(path, 0700);
     if (error != 0 && error != -EEXIST) return error;
     error = base::Status(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, &status);
   }

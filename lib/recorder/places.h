@@ -9,9 +9,9 @@
 
 namespace heapflare::recorder {
 
-// Makes `path` usable for our files: creates it 0700 if it is missing (its parent must exist), and
-// refuses what is not a directory, is a symbolic link, or belongs to somebody else than this user
-// or root. 0 or negative errno, -ELOOP for a link, -EPERM for a foreign owner.
+// Makes `path` usable for our files: creates it 0700 if it is missing, and what it lies in as well
+// (0755), and refuses what is not a directory, is a symbolic link, or belongs to somebody else than
+// this user or root. 0 or negative errno, -ELOOP for a link, -EPERM for a foreign owner.
 int UseDirectory(const char* path);
 
 // HEAPFLARE_DIR, or its default for this user.

@@ -10,7 +10,7 @@ foreach(program surroundings_service surroundings_inject surroundings_seccomp)
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/survival)
 endforeach()
 
-foreach(group limits identity settings)
+foreach(group directories limits identity settings faults)
   heapflare_script_test(surroundings_${group} ${CMAKE_CURRENT_SOURCE_DIR}/surroundings_${group}.py
     LABEL survival TIMEOUT 300)
 endforeach()
