@@ -51,6 +51,7 @@ int ReadNodeMemory(const char* path, NodeMemory* memory) {
   memory->stat.file = file;
   memory->stat.kernel = kernel;
   memory->stat.inactive_file = 0;
+  memory->stat.active_file = 0;
   if (lines.error() != 0) return lines.error();
   return memory->total == kUnknown ? -EINVAL : 0;
 }

@@ -15,8 +15,8 @@ struct NodeMemory {
     if (total == kUnknown || available == kUnknown) return kUnknown;
     return total > available ? total - available : 0;
   }
-  // Of all processes. inactive_file is 0: `available` counts it as free already, so
-  // in_use() is a working set.
+  // Of all processes. inactive_file and active_file are 0: `available` counts them as free
+  // already, so in_use() is a working set.
   MemoryStat stat;
 };
 

@@ -1,5 +1,6 @@
 #include "lib/cgroup/stat.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <string_view>
 
@@ -21,7 +22,8 @@ int ParseV1(Lines* lines, MemoryStat* stat) {
   static constexpr Field kFields[] = {{"rss", &MemoryStat::anon},
                                       {"cache", &MemoryStat::file},
                                       {"shmem", &MemoryStat::shmem},
-                                      {"inactive_file", &MemoryStat::inactive_file}};
+                                      {"inactive_file", &MemoryStat::inactive_file},
+                                      {"active_file", &MemoryStat::active_file}};
   // Without children included: a stand-in for a missing total_.
   MemoryStat own;
   std::string_view line;
@@ -57,11 +59,17 @@ int ParseV2(Lines* lines, MemoryStat* stat) {
   const struct {
     std::string_view key;
     uint64_t* sum;
-  } fields[] = {{"anon", &stat->anon},   {"file", &stat->file},
-                {"shmem", &stat->shmem}, {"inactive_file", &stat->inactive_file},
-                {"kernel", &kernel},     {"sock", &sock},
-                {"slab", &parts},        {"kernel_stack", &parts},
-                {"pagetables", &parts},  {"percpu", &parts}};
+  } fields[] = {{"anon", &stat->anon},
+                {"file", &stat->file},
+                {"shmem", &stat->shmem},
+                {"inactive_file", &stat->inactive_file},
+                {"active_file", &stat->active_file},
+                {"kernel", &kernel},
+                {"sock", &sock},
+                {"slab", &parts},
+                {"kernel_stack", &parts},
+                {"pagetables", &parts},
+                {"percpu", &parts}};
   std::string_view line;
   std::string_view key;
   uint64_t value = 0;
@@ -85,8 +93,11 @@ int ParseStat(Version version, Lines* lines, MemoryStat* stat) {
 }
 
 uint64_t WorkingSet(uint64_t usage, const MemoryStat& stat) {
-  if (usage == kUnknown || stat.inactive_file == kUnknown) return usage;
-  return usage > stat.inactive_file ? usage - stat.inactive_file : 0;
+  if (usage == kUnknown) return usage;
+  for (const uint64_t cache : {stat.inactive_file, stat.active_file}) {
+    if (cache != kUnknown) usage -= std::min(usage, cache);
+  }
+  return usage;
 }
 
 int ParseEvents(Lines* lines, MemoryEvents* events) {

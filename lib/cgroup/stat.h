@@ -20,7 +20,9 @@ struct MemoryStat {
   uint64_t shmem = kUnknown;
   // Slab, stacks, page tables, per-CPU data; on v2 also socket buffers, which v1 does not charge.
   uint64_t kernel = kUnknown;
+  // Page cache without `shmem`, by whether it was used more than once.
   uint64_t inactive_file = kUnknown;
+  uint64_t active_file = kUnknown;
   // v1: the lowest limit up to the hierarchy's root, those outside the container included.
   uint64_t hierarchical_limit = kUnknown;
 };
@@ -29,8 +31,11 @@ struct MemoryStat {
 // errno; lines that are not understood are passed over.
 int ParseStat(Version version, Lines* lines, MemoryStat* stat);
 
-// Usage that the kernel cannot simply drop: what a limit is to be compared with. `usage` itself if
-// inactive_file is unknown; never below 0, since both numbers are read at different moments.
+// Usage that the kernel cannot simply drop: what a limit is to be compared with. `usage` itself where
+// the page cache is unknown; never below 0, since the numbers are read at different moments.
+//
+// Active page cache is left out too, other than in what Kubernetes calls the working set: the kernel
+// drops all of it before it kills, so files that are read twice would raise false alarms.
 uint64_t WorkingSet(uint64_t usage, const MemoryStat& stat);
 
 // Counters since the cgroup was made; kUnknown where the kernel has none.

@@ -113,6 +113,14 @@ TEST(CgroupStat, SaysWhyThereIsNone) {
   EXPECT_EQ(Fixture("v2_cgroupns").controller.ReadStat(1, &stat), -ENOENT);
 }
 
+TEST(CgroupStat, WorkingSetLeavesOutAllPageCacheThatCanBeDropped) {
+  MemoryStat stat;
+  stat.inactive_file = 30;
+  stat.active_file = 50;
+  stat.file = 90;  // the rest is shmem, which nothing can drop
+  EXPECT_EQ(WorkingSet(100, stat), 20u);
+}
+
 TEST(CgroupStat, WorkingSetNeverGoesBelowZero) {
   MemoryStat stat;
   EXPECT_EQ(WorkingSet(100, stat), 100u);
