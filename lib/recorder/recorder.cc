@@ -242,6 +242,8 @@ bool ReadyHere() {
   if (phase == Phase::kWaiting && recorder.phase.compare_exchange_strong(phase, Phase::kOpening)) {
     const bool open = OpenBox();
     recorder.phase.store(open ? Phase::kRecording : Phase::kOff, std::memory_order_release);
+    // A service that allocates so early may be at its limit before the thread would begin to watch.
+    if (open) Ring();
     return open;
   }
   return WaitWhileOpening() == Phase::kRecording;

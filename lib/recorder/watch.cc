@@ -13,6 +13,7 @@
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
+#include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/tried_lock.h"
 
@@ -52,7 +53,8 @@ constinit int64_t slope_time = 0;
 constinit uint64_t slope_value = 0;
 constinit int64_t last_eta = 0;
 
-constinit std::atomic<bool> watching = false;
+constinit std::atomic<bool> watching = false;  // there was a first look
+constinit std::atomic<bool> tired_of_waiting = false;
 constinit std::atomic<uint64_t> effective_limit = kUnknown;
 constinit std::atomic<uint64_t> clock_bytes = 0;
 constinit std::atomic<uint64_t> next_look = 0;  // in clock bytes
@@ -242,20 +244,35 @@ void NoteLimit(uint64_t limit) {
   effective_limit.store(limit, std::memory_order_relaxed);
 }
 
-// When the recorder's thread looks next: often enough to see the next rung coming at the present
-// slope, and in the last fifth below the limit at least 50 times a second.
-int64_t NextTick(const Measurement& now) {
-  if (now.value == kUnknown || now.limit == kUnknown) return kSecond;
-  const uint64_t next = std::min(ladder.NextAbove(now.value, now.limit), now.limit);
-  const uint64_t distance = next > now.value ? next - now.value : 0;
-  int64_t tick = kSecond;
-  if (slope > 0) {
-    const double seconds = static_cast<double>(distance) / slope / 4;
-    tick = static_cast<int64_t>(std::min(seconds, 1.0) * kSecond);
+// Whether hooks may look. A service that takes this much before the recorder's thread has looked
+// for the first time could be at its limit by then: so it waits for that, once, for 100 ms at most.
+bool Watching(uint64_t bytes) {
+  constexpr uint64_t kWorthWaiting = 8 * kMiB;
+  constexpr int kNaps = 1000;
+  if (watching.load(std::memory_order_acquire)) return true;
+  if (bytes < kWorthWaiting || ThreadOfRecorder() == 0) return false;
+  for (int i = 0; i < kNaps && !tired_of_waiting.load(std::memory_order_relaxed); ++i) {
+    constexpr timespec kNap = {0, kMillisecond / 10};
+    base::Syscall(SYS_nanosleep, base::Arg(&kNap));
+    if (watching.load(std::memory_order_acquire)) return true;
   }
-  const uint64_t tenths = now.limit == 0 ? 10 : now.value / (now.limit / 10 + 1);
-  const int64_t most = tenths >= 8 ? 20 * kMillisecond : tenths >= 5 ? 100 * kMillisecond : kSecond;
-  return std::clamp(tick, 5 * kMillisecond, most);
+  tired_of_waiting.store(true, std::memory_order_relaxed);
+  return false;
+}
+
+// When the recorder's thread looks next: often enough to see the next rung coming at the present
+// slope. A slope can begin at any moment, and what malloc does not see has no other clock: so also
+// often enough for memory that fills from nothing to the limit in a second, and in the last fifth
+// below the limit at least 50 times a second.
+int64_t NextTick(const Measurement& now) {
+  if (now.value == kUnknown || now.limit == kUnknown || now.limit == 0) return kSecond;
+  const uint64_t next = std::min(ladder.NextAbove(now.value, now.limit), now.limit);
+  const double distance = next > now.value ? static_cast<double>(next - now.value) : 0;
+  const double limit = static_cast<double>(now.limit);
+  const bool near = static_cast<double>(now.value) >= 0.8 * limit;
+  double seconds = near ? 0.02 : std::max(distance / limit / 2, 0.02);
+  if (slope > 0) seconds = std::min(seconds, distance / slope / 4);
+  return std::clamp(static_cast<int64_t>(seconds * kSecond), 5 * kMillisecond, kSecond);
 }
 
 }  // namespace
@@ -269,7 +286,6 @@ void StartWatching() {
   thread_controller.Find();
   hook_controller.Find();
   ladder.Configure(recorder.settings.rungs, recorder.settings.rung_count);
-  watching.store(true, std::memory_order_release);
 }
 
 void FollowCgroup() {
@@ -285,6 +301,7 @@ void ForgetWatch() {
   // The descriptor that the parent's hooks kept is in this table.
   hook_controller.Forget();
   watching.store(false, std::memory_order_relaxed);
+  tired_of_waiting.store(false, std::memory_order_relaxed);
   looking.Reset();
   coarse_now.store(0, std::memory_order_relaxed);
   clock_bytes.store(0, std::memory_order_relaxed);
@@ -343,6 +360,7 @@ int64_t LookAtMemory() {
   if (now.value != kUnknown) UpdateSlope(now.value, time);
   StepLadder(now, time);
   WantEtaDump(now, time);
+  watching.store(true, std::memory_order_release);
   return NextTick(now);
 }
 
@@ -356,8 +374,8 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
       clock_bytes.fetch_add(thread_state.clock_bytes, std::memory_order_relaxed) +
       thread_state.clock_bytes;
   thread_state.clock_bytes = 0;
-  if (total < next_look.load(std::memory_order_relaxed) ||
-      !watching.load(std::memory_order_acquire) || !IsOwnProcessId()) {
+  if (total < next_look.load(std::memory_order_relaxed) || !Watching(may_look ? total : 0) ||
+      !IsOwnProcessId()) {
     return;
   }
   int slot = -1;
@@ -377,8 +395,9 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
 }
 
 void BeforeLargeRequest(size_t bytes, uint32_t stack) {
+  if (!Watching(bytes)) return;
   const uint64_t limit = effective_limit.load(std::memory_order_relaxed);
-  if (limit == kUnknown || !watching.load(std::memory_order_acquire) || !IsOwnProcessId()) return;
+  if (limit == kUnknown || !IsOwnProcessId()) return;
   int slot = -1;
   {
     const TryLook look(1000);
