@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-tests/support/install_packages.sh
+tests/support/install_packages.sh --lab
 jobs=$(nproc)
 
 build() {

@@ -3,7 +3,9 @@
 # they are there.
 #
 #   install_packages.sh          install what is missing; needs root for that
-#   install_packages.sh --list   print the names
+#   install_packages.sh --lab    and what the tests in tests/lab and tests/oom need: a virtual
+#                                machine, containers (30 s more; without them those tests are skipped)
+#   install_packages.sh --list   print the names of all
 #
 # Exit status: 0 everything is there, 1 it is not.
 set -euo pipefail
@@ -23,13 +25,14 @@ packages=(
   # what scripts call
   procps curl file jq strace valgrind heaptrack
 )
+lab_packages=(qemu-system-x86 busybox-static runc)
 # Units that come with packages from the list; the tests start their own instances.
 declare -A units=([redis-server]=redis-server.service [nginx-light]=nginx.service)
 
-if [[ ${1-} == --list ]]; then
-  printf '%s\n' "${packages[@]}"
-  exit 0
-fi
+case ${1-} in
+  --list) printf '%s\n' "${packages[@]}" "${lab_packages[@]}" && exit 0 ;;
+  --lab) packages+=("${lab_packages[@]}") ;;
+esac
 
 if ! command -v dpkg-query >/dev/null; then
   echo "${0##*/}: this is not Debian; please see to the equivalents of: ${packages[*]}" >&2
