@@ -19,9 +19,9 @@ namespace workload {
 
 // Sites are named like the functions that allocate for them.
 inline constexpr const char* kSiteNames[] = {
-    "HandleRequest",      "LeakSmallByNew",      "LeakSmallByMalloc",
-    "LeakMediumByCalloc", "LeakMediumByRealloc", "LeakHugeByMalloc",
-    "LeakHugeAligned",    "HoldWorkingSet",      "TheLastStraw"};
+    "HandleRequest",       "LeakSmallByNew",   "LeakSmallByMalloc", "LeakMediumByCalloc",
+    "LeakMediumByRealloc", "LeakHugeByMalloc", "LeakHugeAligned",   "HoldWorkingSet",
+    "TheLastStraw",        "LeakByMalloc",     "GrowByRealloc"};
 enum Site : uint32_t {
   kHandleRequest,
   kSmallByNew,
@@ -32,6 +32,8 @@ enum Site : uint32_t {
   kHugeAligned,
   kHoldWorkingSet,
   kTheLastStraw,
+  kByMalloc,
+  kGrowByRealloc,
   kSites,
 };
 static_assert(kSites == sizeof(kSiteNames) / sizeof(kSiteNames[0]));
@@ -39,14 +41,15 @@ static_assert(kSites == sizeof(kSiteNames) / sizeof(kSiteNames[0]));
 // Every block has one of these sizes, so that a count per size says all.
 inline constexpr uint64_t kKiB = 1024;
 inline constexpr uint64_t kMiB = 1024 * kKiB;
-inline constexpr uint64_t kBlockSizes[] = {16,        24,          40,        64,
-                                           96,        144,         200,       256,  //
-                                           320,       400,         512,       600,
-                                           700,       800,         900,       1024,  // small
-                                           4 * kKiB,  6 * kKiB,    9 * kKiB,  14 * kKiB,
-                                           20 * kKiB, 30 * kKiB,   45 * kKiB, 64 * kKiB,  // medium
-                                           1 * kMiB,  1536 * kKiB, 2 * kMiB,  3 * kMiB,   // huge
-                                           200 * kMiB};                                   // straw
+inline constexpr uint64_t kBlockSizes[] = {16,         24,          40,        64,
+                                           96,         144,         200,       256,  //
+                                           320,        400,         512,       600,
+                                           700,        800,         900,       1024,  // small
+                                           4 * kKiB,   6 * kKiB,    9 * kKiB,  14 * kKiB,
+                                           20 * kKiB,  30 * kKiB,   45 * kKiB, 64 * kKiB,  // medium
+                                           1 * kMiB,   1536 * kKiB, 2 * kMiB,  3 * kMiB,   // huge
+                                           200 * kMiB,               // straw of 256 MiB
+                                           50 * kMiB,  800 * kMiB};  // of 64, 1024 MiB
 inline constexpr uint32_t kSizes = sizeof(kBlockSizes) / sizeof(kBlockSizes[0]);
 struct SizeClass {
   uint32_t first;

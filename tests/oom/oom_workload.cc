@@ -4,18 +4,11 @@
 // A fixed share of every thread's work is healthy: it allocates and frees. The functions that leak
 // have names of their own and are reached through a few frames, so that a profile can be told right
 // from wrong.
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #include <string>
 #include <string_view>
@@ -23,6 +16,7 @@
 #include <vector>
 
 #include "ledger.h"
+#include "workload.h"
 
 namespace workload {
 namespace {
@@ -41,13 +35,6 @@ struct Block {
   Block* next;
 };
 thread_local Block* kept = nullptr;
-
-void Touch(void* memory, uint64_t bytes) {
-  constexpr uint64_t kPage = 4096;
-  auto* at = static_cast<volatile char*>(memory);
-  for (uint64_t i = 0; i < bytes; i += kPage) at[i] = 1;
-  at[bytes - 1] = 1;
-}
 
 // What follows every leaking allocation. Returns the bytes.
 uint64_t Keep(Lane& lane, Site site, uint32_t size, void* memory) {
@@ -140,22 +127,14 @@ class Worker {
 
   // Leaks `bytes` in total, at `rate` bytes/s (0: at once).
   void Run(uint64_t bytes, double rate) {
-    const auto start = std::chrono::steady_clock::now();
-    uint64_t leaked = 0;
-    uint64_t next_look = 0;
-    while (leaked < bytes) {
+    Pace pace(rate);
+    while (pace.done() < bytes) {
       HandleRequest();
-      leaked += FillCache();
-      if (rate == 0 || leaked < next_look) continue;
-      next_look = leaked + kLookEvery;
-      const std::chrono::duration<double> due(static_cast<double>(leaked) / rate);
-      std::this_thread::sleep_until(
-          start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(due));
+      pace.Did(FillCache());
     }
   }
 
  private:
-  static constexpr uint64_t kLookEvery = 64 * kKiB;
   static constexpr size_t kInFlight = 64;
 
   struct Request {
@@ -204,34 +183,6 @@ class Worker {
   size_t leaks_ = 0;
   std::array<Request, kInFlight> in_flight_ = {};
 };
-
-// The lanes of a new ledger file; nullptr with a message.
-Lane* OpenLedger(const std::string& path, uint32_t lanes) {
-  const size_t bytes = kLanesStart + lanes * sizeof(Lane);
-  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  void* memory = MAP_FAILED;
-  if (descriptor >= 0 && ftruncate(descriptor, static_cast<off_t>(bytes)) == 0) {
-    memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-  }
-  if (memory == MAP_FAILED) {
-    std::fprintf(stderr, "oom_workload: %s: %s\n", path.c_str(), std::strerror(errno));
-    return nullptr;
-  }
-  close(descriptor);
-  auto* header = new (memory) Header{};
-  header->lanes = lanes;
-  header->sites = kSites;
-  header->sizes = kSizes;
-  header->lane_bytes = sizeof(Lane);
-  for (uint32_t i = 0; i < kSites; ++i) {
-    std::snprintf(header->site_names[i], sizeof(header->site_names[i]), "%s", kSiteNames[i]);
-  }
-  std::copy(std::begin(kBlockSizes), std::end(kBlockSizes), header->block_sizes);
-  auto* first = reinterpret_cast<Lane*>(static_cast<char*>(memory) + kLanesStart);
-  for (uint32_t i = 0; i < lanes; ++i) new (first + i) Lane{};
-  header->magic = kLedgerMagic;  // last: now it can be read
-  return first;
-}
 
 bool ParseOptions(int argc, char** argv, Options* options) {
   const struct {

@@ -8,12 +8,13 @@ The profile is sampled, so agreement is statistical: within 4 standard errors, w
 from the sizes that were live. A right profiler fails that once in 16,000 comparisons; there are
 about three to a kill, so a run of 100 kills fails for no reason with a probability of 2 %.
 
+--matrix issue goes through all ways to a limit instead of leaks alone; matrix.py says more.
+
 Exit status: 0 all kills passed, 1 some did not, 2 usage, 77 no memory cgroup can be made here.
 """
 
 import argparse
 import json
-import math
 import os
 import shutil
 import signal
@@ -28,15 +29,13 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "support"))
 
 import heap_profile  # noqa: E402
 import memory_cgroup  # noqa: E402
+import matrix  # noqa: E402
+from agreement import MIB, compare, compare_total  # noqa: E402
 from ledger import Ledger  # noqa: E402
 from peers import PEERS  # noqa: E402
 
 SKIP = 77
-MIB = 1 << 20
-STANDARD_ERRORS = 4
 RUNGS = ("rung-80pct", "rung-90pct")
-# The C++ runtime, standard streams and threads allocate a little that the ledger does not know of.
-BACKGROUND = 128 << 10
 
 LEAKS = {  # block sizes -> who leaks them, the larger share first
     "small": ["LeakSmallByNew", "LeakSmallByMalloc"],
@@ -213,11 +212,8 @@ class Lab:
         result.problems += heap_profile.heap_faults(profile)
 
         result.estimate = profile.total("inuse_space")
-        total = ledger.total()
-        variance = total.variance(self.interval) + BACKGROUND * self.interval
-        slack = BACKGROUND + sum(ledger.undecided.values())
-        result.standard_errors = self.compare(
-            "all", result.estimate, total.bytes, variance, slack, result.problems
+        result.standard_errors = compare_total(
+            result.estimate, ledger, self.interval, 1, result.problems
         )
 
         named = heap_profile.symbolized(recovered, self.workload, f"{files}/symbolized.pb.gz")
@@ -227,7 +223,7 @@ class Lab:
                 continue
             estimate = named.total("inuse_space", lambda s, site=site: site in s.functions())
             variance = account.variance(self.interval)
-            self.compare(
+            compare(
                 site, estimate, account.bytes, variance, ledger.undecided[site], result.problems
             )
 
@@ -236,20 +232,6 @@ class Lab:
         result.top = [f"{function} {percent:.0f} %" for function, _, percent in rows[:2]]
         if [function for function, _, _ in rows[:2]] != expected:
             result.problems.append(f"top entries are {result.top}, not {expected}")
-
-    @staticmethod
-    def compare(name, estimate, truth, variance, slack, problems):
-        """The difference in standard errors; beyond the limit, it is a problem."""
-        # The fixed-point weights of samples round by less than this share.
-        slack += truth * 1e-4
-        beyond = max(0.0, abs(estimate - truth) - slack)
-        errors = beyond / math.sqrt(variance) if variance > 0 else math.inf if beyond else 0.0
-        if errors > STANDARD_ERRORS:
-            problems.append(
-                f"{name}: the profile says {estimate / MIB:.2f} MiB, the ledger {truth / MIB:.2f} "
-                f"MiB: {errors:.1f} standard errors apart"
-            )
-        return math.copysign(errors, estimate - truth)
 
     def check_dumps(self, case, files, result):
         for name in sorted(os.listdir(files)):
@@ -363,14 +345,18 @@ def parse_arguments():
     parser.add_argument("--keep", action="store_true", help="keep the files of every kill")
     parser.add_argument("--only", default="", help="cases whose description contains this text")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--matrix", choices=["quick", "full"], default="quick")
+    what.add_argument("--matrix", choices=["quick", "full", "issue"], default="quick",
+                      help="issue: every way to a limit, see matrix.py")
     what.add_argument("--kills", type=int, help="go through the full matrix until so many")
     what.add_argument("--peers", action="store_true", help="compare with other profilers instead")
+    matrix.add_options(parser)
     return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
+    if arguments.matrix == "issue":
+        return matrix.run(arguments)
     try:
         memory_cgroup.MemoryCgroup(arguments.limit * MIB).remove()
     except memory_cgroup.Unavailable as why:
@@ -386,8 +372,8 @@ def main():
             rows = run_peers(lab)
             failed = any(row["problems"] for row in rows)
         else:
-            matrix = QUICK if arguments.matrix == "quick" and not arguments.kills else MATRIX
-            cases = [case for case in matrix if arguments.only in str(case)]
+            chosen = QUICK if arguments.matrix == "quick" and not arguments.kills else MATRIX
+            cases = [case for case in chosen if arguments.only in str(case)]
             if not cases:
                 print(f"run_oom.py: --only={arguments.only!r}: no such case", file=sys.stderr)
                 return 2

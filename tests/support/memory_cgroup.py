@@ -83,13 +83,17 @@ class MemoryCgroup:
         path = f"{parent}/heapflare-test-{os.getpid()}-{next(_numbers)}"
         os.mkdir(path)
         self.path = path
-        limit = "memory.max" if version == 2 else "memory.limit_in_bytes"
-        _write(f"{path}/{limit}", limit_bytes)
+        self.set_limit(limit_bytes)
+
+    def set_limit(self, limit_bytes):
+        """The first one, or a lower one: v1 wants the limit with swap to be the higher one."""
+        limit = "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+        _write(f"{self.path}/{limit}", limit_bytes)
         # Swap would only put the kill off. Not every kernel accounts for it.
-        swap, value = ("memory.swap.max", 0) if version == 2 else (
+        swap, value = ("memory.swap.max", 0) if self.version == 2 else (
             "memory.memsw.limit_in_bytes", limit_bytes)  # fmt: skip
-        if os.path.exists(f"{path}/{swap}"):
-            _write(f"{path}/{swap}", value)
+        if os.path.exists(f"{self.path}/{swap}"):
+            _write(f"{self.path}/{swap}", value)
 
     def enter(self):
         """Moves the calling process into the cgroup; meant as a preexec_fn."""
