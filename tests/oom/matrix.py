@@ -54,10 +54,10 @@ def _run_in_vm(cells, arguments, out):
     vm.run(
         [
             "python3", f"{HERE}/cell_run.py", f"--build={arguments.build}", f"--out={out}",
-            "--period=1000", "--patience=120", "--disk=/dev/vda", *map(str, cells),
+            "--period=1000", "--patience=400", "--disk=/dev/vda", *map(str, cells),
         ],
         shared=out, memory=1024 + 3 * largest, disk=4 * max(storms, default=0) or 0,
-        timeout=60 + sum(60 + 6 * cell.seconds() for cell in cells),
+        timeout=400 + sum(60 + 6 * cell.seconds() for cell in cells),
     )  # fmt: skip
 
 

@@ -5,7 +5,8 @@
 // prints, with CLOCK_MONOTONIC in ns, one line each time:
 //   crossed BYTES TIME      the working set was seen at BYTES or more for the first time
 //   file NAME TIME          a file got its final name in DIRECTORY
-// and, once its standard input has ended, "highest BYTES": the largest working set that was seen.
+// and, once its standard input has ended, "highest BYTES GAP": the largest working set that was seen,
+// and the longest time, ns, in which it got no processor to look.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
@@ -98,6 +99,8 @@ int main(int argc, char** argv) {
 
   size_t next = 0;
   uint64_t highest = 0;
+  long long longest_gap = 0;
+  long long last = Now();
   while (true) {
     pollfd wait[] = {{STDIN_FILENO, POLLIN, 0}, {notifications, POLLIN, 0}};
     const timespec timeout = {0, period};
@@ -106,12 +109,14 @@ int main(int argc, char** argv) {
     if (wait[0].revents != 0) break;
     uint64_t value = std::strtoull(usage.Read(), nullptr, 10);
     const long long now = Now();
+    longest_gap = std::max(longest_gap, now - last);
+    last = now;
     if (value > highest) value -= std::min(value, PageCache(stat, v2));
     highest = std::max(highest, value);
     while (next < thresholds.size() && value >= thresholds[next]) {
       std::printf("crossed %llu %lld\n", static_cast<unsigned long long>(thresholds[next++]), now);
     }
   }
-  std::printf("highest %llu\n", static_cast<unsigned long long>(highest));
+  std::printf("highest %llu %lld\n", static_cast<unsigned long long>(highest), longest_gap);
   return 0;
 }
