@@ -374,8 +374,7 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
       clock_bytes.fetch_add(thread_state.clock_bytes, std::memory_order_relaxed) +
       thread_state.clock_bytes;
   thread_state.clock_bytes = 0;
-  if (total < next_look.load(std::memory_order_relaxed) || !Watching(may_look ? total : 0) ||
-      !IsOwnProcessId()) {
+  if (total < next_look.load(std::memory_order_relaxed) || !Watching(total) || !IsOwnProcessId()) {
     return;
   }
   int slot = -1;
