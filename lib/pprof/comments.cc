@@ -43,6 +43,17 @@ void Sampling(const box::Reader& box, TextWriter* text) {
   text->AddNumber(totals.samples_live()).Add(" live");
 }
 
+void Error(const LiveError& error, TextWriter* text) {
+  text->Add("live heap ").AddSize(error.live_bytes());
+  if (error.Bytes() == 0) {
+    text->Add(", no sampling error");
+    return;
+  }
+  text->Add(", standard error ").AddSize(error.Bytes()).Add(" (");
+  error.AddPercent(text);
+  text->Add("): 19 times in 20 the truth is within two of these");
+}
+
 void Thinned(const box::Reader& box, TextWriter* text) {
   const box::Header& header = box.header();
   text->Add("thinned ").AddNumber(header.losses.thinnings);
@@ -66,14 +77,15 @@ void Shapes(const box::Reader& box, TextWriter* text) {
 
 }  // namespace
 
-bool Comment(const box::Reader& box, const EncodeOptions& options, int index,
-             base::TextWriter* text) {
+bool Comment(const box::Reader& box, const EncodeOptions& options, const LiveError& error,
+             int index, base::TextWriter* text) {
   const box::Losses& losses = box.header().losses;
   // Each line with the condition under which it has something to say.
   const bool present[] = {
       true,
       options.reason != nullptr,
       options.straw.bytes > 0,
+      true,
       true,
       losses.thinnings > 0,
       losses.samples + losses.missed_frees > 0,
@@ -98,12 +110,15 @@ bool Comment(const box::Reader& box, const EncodeOptions& options, int index,
       Sampling(box, text);
       return true;
     case 4:
-      Thinned(box, text);
+      Error(error, text);
       return true;
     case 5:
-      Lost(box, text);
+      Thinned(box, text);
       return true;
     case 6:
+      Lost(box, text);
+      return true;
+    case 7:
       Shapes(box, text);
       return true;
     default:

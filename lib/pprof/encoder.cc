@@ -80,9 +80,10 @@ class Encoder {
         options_(options),
         sink_(sink),
         addresses_(box),
+        error_(box),
         locations_(box.location_count()) {
     base::Text<256> text;
-    while (Comment(box_, options_, static_cast<int>(comments_), &text)) ++comments_;
+    while (Comment(box_, options_, error_, static_cast<int>(comments_), &text)) ++comments_;
   }
 
   bool Run() {
@@ -132,6 +133,7 @@ class Encoder {
     box::StackView stack = {};
     for (uint64_t i = 0; i < box_.stack_count(); ++i) {
       if (!box_.stack(i, &stack) || stack.allocated_objects == 0) continue;
+      error_.Add(stack);
       const uint64_t values[] = {
           box::WholeObjects(stack.allocated_objects), box::WholeBytes(stack.allocated_bytes),
           box::WholeObjects(stack.live_objects), box::WholeBytes(stack.live_bytes)};
@@ -251,7 +253,7 @@ class Encoder {
     base::Text<256> comment;
     for (uint64_t i = 0; i < comments_; ++i) {
       comment.Clear();
-      Comment(box_, options_, static_cast<int>(i), &comment);
+      Comment(box_, options_, error_, static_cast<int>(i), &comment);
       if (!PutString(comment.view())) return false;
     }
     for (uint64_t i = 0; i < addresses_.modules(); ++i) {
@@ -285,6 +287,7 @@ class Encoder {
   const EncodeOptions& options_;
   Sink* sink_;
   Addresses addresses_;
+  LiveError error_;  // complete once the samples are written
   uint64_t locations_;
   uint64_t comments_ = 0;
   // Sized for what can come: 5 bytes per location id, a path of 4 KiB.

@@ -25,6 +25,7 @@
 
 #include "lib/base/text.h"
 #include "lib/box/reader.h"
+#include "lib/pprof/live_error.h"
 #include "lib/pprof/sink.h"
 
 namespace heapflare::pprof {
@@ -46,8 +47,9 @@ struct EncodeOptions {
 // Writes the profile, not compressed. False when the sink failed.
 bool Encode(const box::Reader& box, const EncodeOptions& options, Sink* sink);
 
-// What the profile says about itself: number `index` of the comments, false past the last one.
-bool Comment(const box::Reader& box, const EncodeOptions& options, int index,
-             base::TextWriter* text);
+// What the profile says about itself: number `index` of the comments, false past the last one. How
+// many there are does not depend on `error`.
+bool Comment(const box::Reader& box, const EncodeOptions& options, const LiveError& error,
+             int index, base::TextWriter* text);
 
 }  // namespace heapflare::pprof

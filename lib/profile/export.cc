@@ -8,6 +8,7 @@
 #include "lib/base/syscall.h"
 #include "lib/pprof/gzip.h"
 #include "lib/pprof/legacy_text.h"
+#include "lib/pprof/live_error.h"
 #include "lib/profile/folded.h"
 #include "lib/profile/frames.h"
 #include "lib/profile/json.h"
@@ -125,15 +126,22 @@ std::string Summary(const target::BoxFile& box) {
   const box::Header& header = box.header();
   uint64_t objects = 0;
   uint64_t stacks = 0;
+  pprof::LiveError error(box.reader());
   box::StackView stack = {};
   for (uint64_t i = 0; i < box.reader().stack_count(); ++i) {
     if (!box.reader().stack(i, &stack) || stack.live_objects == 0) continue;
     objects += box::WholeObjects(stack.live_objects);
+    error.Add(stack);
     ++stacks;
   }
-  std::string text =
-      absl::StrFormat("live %s in %d objects from %d stack%s", target::HumanSize(box.live_bytes()),
-                      objects, stacks, stacks == 1 ? "" : "s");
+  base::Text<32> percent;
+  if (error.Bytes() > 0) {
+    percent.Add(" ± ");
+    error.AddPercent(&percent);
+  }
+  std::string text = absl::StrFormat("live %s%s in %d objects from %d stack%s",
+                                     target::HumanSize(box.live_bytes()), percent.c_str(), objects,
+                                     stacks, stacks == 1 ? "" : "s");
   if (header.interval == 1) {
     text += ", every allocation recorded";
   } else if (header.interval == 0) {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "lib/base/elementary.h"
 #include "lib/base/syscall.h"
 #include "lib/box/format.h"
-#include "lib/recorder/exponential.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -22,7 +22,8 @@ uint64_t SplitMix(uint64_t* state) {
 uint64_t SampleWeight(uint64_t bytes, uint64_t interval) {
   constexpr double kOne = uint64_t{1} << box::kObjectShift;
   if (interval <= 1) return static_cast<uint64_t>(kOne);
-  const double p = OneMinusExp((static_cast<double>(bytes) + 1) / static_cast<double>(interval));
+  const double p =
+      base::OneMinusExp((static_cast<double>(bytes) + 1) / static_cast<double>(interval));
   // To nearest; lround is not ours to call.
   const double weight = kOne / p;
   const auto whole = static_cast<uint64_t>(weight);
@@ -68,7 +69,7 @@ uint64_t Sampler::DrawDistance(uint64_t interval) {
   if (interval == 1) return 0;
   // Uniform in (0, 1] with 53 bits.
   const double u = static_cast<double>((random >> 11) + 1) * 0x1p-53;
-  const double distance = -Log(u) * static_cast<double>(interval);
+  const double distance = -base::Log(u) * static_cast<double>(interval);
   return static_cast<uint64_t>(distance);
 }
 

@@ -108,7 +108,10 @@ class BoxBuilder {
 
   // One sampled allocation that stands for `objects` of its size.
   void Allocate(uint32_t stack, uint64_t address, uint64_t size, uint64_t objects = 1) {
-    const uint64_t weight = objects << box::kObjectShift;
+    AllocateWeighted(stack, address, size, objects << box::kObjectShift);
+  }
+  // The same with a weight in units of the format.
+  void AllocateWeighted(uint32_t stack, uint64_t address, uint64_t size, uint64_t weight) {
     Check(samples_.Insert({.address = address,
                            .size = size,
                            .weight = weight,
@@ -135,13 +138,15 @@ class BoxBuilder {
     point.sequence = ++region.used;
     mapping_.Records<box::TimelinePoint>(ring)[slot] = point;
   }
-  void AddEvent(box::EventKind kind, std::string_view text) {
+  void AddEvent(box::EventKind kind, std::string_view text, uint64_t a = 0, uint64_t b = 0) {
     box::Region& region = header().regions[box::kEvents];
     const uint64_t slot = region.used % region.capacity;
     Check(mapping_.Reserve(box::kEvents, (slot + 1) * region.record_bytes));
     box::Event event = {};
     event.time_mono = header().opened_mono;
     event.kind = static_cast<uint32_t>(kind);
+    event.a = a;
+    event.b = b;
     memcpy(event.text, text.data(), std::min(text.size(), sizeof(event.text)));
     event.sequence = ++region.used;
     mapping_.Records<box::Event>(box::kEvents)[slot] = event;

@@ -313,10 +313,11 @@ def go_top(path, binary, sample_type="inuse_space"):
 def sampling_variance(size, interval):
     """Of the estimated bytes that one block of that size contributes, sampled at this interval.
 
-    A block is recorded with probability p = 1 - exp(-size/interval) and then stands for size/p.
+    A block is recorded with probability p = 1 - exp(-(size + 1)/interval) and then stands for
+    size/p.
     """
     # Above this ratio p is 1 as far as a float can tell.
     if interval <= 1 or size > 600 * interval:
         return 0.0
-    p = -math.expm1(-size / interval)
+    p = -math.expm1(-(size + 1) / interval)
     return size * size * (1 - p) / p

@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
+#include "lib/base/elementary.h"
 #include "lib/base/parse.h"
 #include "lib/base/text.h"
 
@@ -51,6 +54,19 @@ TEST(Text, WritesNumbersAndSizesAsPeopleReadThem) {
   EXPECT_EQ(size(256 << 20), "256 MiB");
   EXPECT_EQ(size((1 << 20) - 1), "1 MiB");
   EXPECT_EQ(size(UINT64_MAX), "16 EiB");
+}
+
+TEST(Elementary, AgreesWithTheMathLibrary) {
+  for (double x = 0x1p-53; x <= 1e6; x *= 1.37) {
+    EXPECT_NEAR(Log(x) / (std::log(x) == 0 ? 1 : std::log(x)), 1, 1e-13) << x;
+  }
+  for (double x = 1e-12; x < 100; x *= 1.21) {
+    EXPECT_NEAR(OneMinusExp(x) / -std::expm1(-x), 1, 1e-12) << x;
+  }
+  for (double x = 1e-300; x < 1e300; x *= 1.37) {
+    EXPECT_NEAR(SquareRoot(x) / std::sqrt(x), 1, 1e-15) << x;
+  }
+  for (const double x : {0.0, -1.0, HUGE_VAL, std::nan("")}) EXPECT_EQ(SquareRoot(x), 0) << x;
 }
 
 }  // namespace

@@ -8,22 +8,12 @@
 #include <vector>
 
 #include "lib/box/format.h"
-#include "lib/recorder/exponential.h"
 
 namespace heapflare::recorder {
 namespace {
 
 constexpr double kSigmas = 6;
 constexpr double kOne = 1 << box::kObjectShift;
-
-TEST(Exponential, AgreesWithTheMathLibrary) {
-  for (double x = 0x1p-53; x <= 1e6; x *= 1.37) {
-    EXPECT_NEAR(Log(x) / (std::log(x) == 0 ? 1 : std::log(x)), 1, 1e-13) << x;
-  }
-  for (double x = 1e-12; x < 100; x *= 1.21) {
-    EXPECT_NEAR(OneMinusExp(x) / -std::expm1(-x), 1, 1e-12) << x;
-  }
-}
 
 // What the slow path of a hook does with the sampler.
 uint64_t Allocate(Sampler& sampler, size_t bytes, uint64_t interval) {

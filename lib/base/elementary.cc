@@ -1,9 +1,9 @@
-#include "lib/recorder/exponential.h"
+#include "lib/base/elementary.h"
 
 #include <bit>
 #include <cstdint>
 
-namespace heapflare::recorder {
+namespace heapflare::base {
 namespace {
 
 constexpr double kLn2 = 0.693147180559945309417232121458;
@@ -52,4 +52,15 @@ double OneMinusExp(double x) {
   return sum;
 }
 
-}  // namespace heapflare::recorder
+double SquareRoot(double x) {
+  constexpr double kSmallestNormal = 0x1p-1022;
+  constexpr double kLargest = 0x1.fffffffffffffp1023;
+  if (!(x >= kSmallestNormal && x <= kLargest)) return 0;
+  // Half the exponent is within 7 % of the root; each of Newton's steps squares the error.
+  double root = std::bit_cast<double>((std::bit_cast<uint64_t>(x) >> 1) +
+                                      (uint64_t{kBias} << (kMantissaBits - 1)));
+  for (int i = 0; i < 4; ++i) root = (root + x / root) / 2;
+  return root;
+}
+
+}  // namespace heapflare::base
