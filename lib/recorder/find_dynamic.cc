@@ -113,7 +113,6 @@ void Find(NextAllocator* found) {
 #undef HEAPFLARE_LOOK
   Look("calloc", &table.calloc);
   Look("realloc", &table.realloc);
-  Look("reallocarray", &table.reallocarray);
   Look("posix_memalign", &table.posix_memalign);
   Look("malloc_usable_size", &table.malloc_usable_size);
 
@@ -127,7 +126,6 @@ void Find(NextAllocator* found) {
     KeepOnlyOf(allocator, &table.valloc);
     KeepOnlyOf(allocator, &table.pvalloc);
   }
-  if (Is(allocator, table.realloc)) KeepOnlyOf(allocator, &table.reallocarray);
   if (Is(allocator, table.free)) {
     KeepOnlyOf(allocator, &table.free_sized);
     KeepOnlyOf(allocator, &table.free_aligned_sized);

@@ -15,7 +15,6 @@ HEAPFLARE_FREEING(HEAPFLARE_DECLARE)
 #undef HEAPFLARE_DECLARE
 void* __real_calloc(size_t, size_t);
 void* __real_realloc(void*, size_t);
-__attribute__((weak)) void* __real_reallocarray(void*, size_t, size_t);
 __attribute__((weak)) int __real_posix_memalign(void**, size_t, size_t);
 __attribute__((weak)) size_t __real_malloc_usable_size(void*);
 __attribute__((weak)) int _dl_find_object(void*, void*);
@@ -34,7 +33,6 @@ void Find(NextAllocator* found) {
 #undef HEAPFLARE_TAKE
   table.calloc = &__real_calloc;
   table.realloc = &__real_realloc;
-  table.reallocarray = &__real_reallocarray;
   table.posix_memalign = &__real_posix_memalign;
   table.malloc_usable_size = &__real_malloc_usable_size;
   // The linker would take these from libc where the static allocator lacks them, and libc's blocks

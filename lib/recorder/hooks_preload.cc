@@ -1,5 +1,7 @@
 // The hooks of the library that is preloaded, or linked into a dynamic program: they bear the
 // functions' own names.
+#include <errno.h>
+
 #include "lib/recorder/bootstrap_arena.h"
 #include "lib/recorder/hook_list.h"
 #include "lib/recorder/hooks.h"

@@ -1,5 +1,7 @@
 // The hooks of a program that is linked with --wrap=SYMBOL for each of them: the linker sends its
 // calls of SYMBOL here.
+#include <errno.h>
+
 #include "lib/recorder/bootstrap_arena.h"
 #include "lib/recorder/hook_list.h"
 #include "lib/recorder/recording.h"

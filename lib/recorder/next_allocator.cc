@@ -46,9 +46,6 @@ void* BootCalloc(size_t count, size_t size) {
 void* BootRealloc(void* block, size_t size) {
   return Found() ? next.realloc(block, size) : ArenaAllocate(size);
 }
-void* BootReallocArray(void* block, size_t count, size_t size) {
-  return Found() ? next.reallocarray(block, count, size) : BootCalloc(count, size);
-}
 int BootPosixMemalign(void** block, size_t alignment, size_t size) {
   if (Found()) return next.posix_memalign(block, alignment, size);
   *block = ArenaAllocate(size);
@@ -75,14 +72,6 @@ void* PvallocByMemalign(size_t size) {
   }
   rounded = rounded / kPage * kPage;
   return next.memalign(kPage, rounded == 0 ? kPage : rounded);
-}
-void* ReallocArrayByRealloc(void* block, size_t count, size_t size) {
-  size_t bytes = 0;
-  if (__builtin_mul_overflow(count, size, &bytes)) {
-    errno = ENOMEM;
-    return nullptr;
-  }
-  return next.realloc(block, bytes);
 }
 size_t NoUsableSize(void* /*block*/) { return 0; }
 
@@ -120,7 +109,6 @@ void Complete(NextAllocator* table) {
   if (table->aligned_alloc == nullptr) table->aligned_alloc = table->memalign;
   if (table->valloc == nullptr) table->valloc = VallocByMemalign;
   if (table->pvalloc == nullptr) table->pvalloc = PvallocByMemalign;
-  if (table->reallocarray == nullptr) table->reallocarray = ReallocArrayByRealloc;
   if (table->malloc_usable_size == nullptr) table->malloc_usable_size = NoUsableSize;
 #define HEAPFLARE_SUBSTITUTE(member, symbol, parameters, arguments) \
   if (table->member == nullptr) table->member = ByMalloc<&NextAllocator::member>::Delete;
@@ -151,7 +139,6 @@ constinit NextAllocator next = {
 #undef HEAPFLARE_BOOT
             .calloc = BootCalloc,
     .realloc = BootRealloc,
-    .reallocarray = BootReallocArray,
     .posix_memalign = BootPosixMemalign,
     .malloc_usable_size = BootUsableSize,
 };

@@ -66,15 +66,13 @@ template <typename... Arguments>
   return (*function)(arguments...);
 }
 
-// The same for realloc and its kind: `bytes` is the new size; `due` what Sampler::Take said of it.
-template <typename... Arguments>
-[[gnu::noinline, gnu::cold]] void* Reallocated(size_t bytes, bool due, const void* caller,
-                                               void* (*const* function)(void*, Arguments...),
-                                               void* old, Arguments... arguments) {
+// The same for realloc to `bytes`; `due`: what Sampler::Take said of it.
+[[gnu::noinline, gnu::cold]] inline void* Reallocated(void* old, size_t bytes, bool due,
+                                                      const void* caller) {
   box::Sample sample = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &sample);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
-  void* const block = (*function)(old, arguments...);
+  void* const block = next.realloc(old, bytes);
   // With a size of zero the old block is gone either way.
   if (sampled && block == nullptr && bytes != 0) {
     PutSampleBack(sample);

@@ -101,11 +101,13 @@ class Functions:
         return name if address < start + size else None
 
     def sums(self, profile):
-        """For each function that calls the allocator itself: its values, summed over its stacks."""
+        """For each function: the values of the stacks in which it is the innermost one of this
+        binary, summed up."""
         names = {location.id: self.name(profile, location) for location in profile.locations}
         result = {}
         for sample in profile.samples:
-            name = names[sample.locations[0].id]
+            inner = (names[location.id] for location in sample.locations)
+            name = next((name for name in inner if name is not None), None)
             if name is not None:
                 old = result.get(name, [0] * len(sample.values))
                 result[name] = [a + b for a, b in zip(old, sample.values)]
