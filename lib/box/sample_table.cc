@@ -127,6 +127,8 @@ void SampleTable::Prefetch(uint64_t address) const {
 }
 
 SampleTable::Found SampleTable::Find(uint64_t address) const {
+  // Marks of slots, not addresses: free(nullptr) would find the next free slot.
+  if (address <= kSampleClaimed) return {nullptr, 0};
   const uint32_t levels = Atomic(mapping_->header().sample_levels).load(std::memory_order_acquire);
   for (uint32_t i = levels; i-- > 0;) {
     const Level& level = levels_[i];
