@@ -104,6 +104,15 @@ struct ByMalloc<kMember> {
   static void Delete(void* block, Arguments... /*arguments*/) { next.free(block); }
 };
 
+// The forms of operator new with an alignment. jemalloc's call aligned_alloc through the symbol that
+// is hooked, and each block would be seen twice: so no allocator's are used.
+constexpr bool TakesAlignment(void* (*NextAllocator::*)(size_t)) { return false; }
+constexpr bool TakesAlignment(void* (*NextAllocator::*)(size_t, const void*)) { return false; }
+template <typename... Rest>
+constexpr bool TakesAlignment(void* (*NextAllocator::*)(size_t, size_t, Rest...)) {
+  return true;
+}
+
 void Complete(NextAllocator* table) {
   if (table->memalign == nullptr) table->memalign = MemalignByPosix;
   if (table->aligned_alloc == nullptr) table->aligned_alloc = table->memalign;
@@ -114,9 +123,10 @@ void Complete(NextAllocator* table) {
   if (table->member == nullptr) table->member = ByMalloc<&NextAllocator::member>::Delete;
   HEAPFLARE_C_FREEING(HEAPFLARE_SUBSTITUTE)
 #undef HEAPFLARE_SUBSTITUTE
-#define HEAPFLARE_SUBSTITUTE(member, symbol, parameters, arguments, size) \
-  if (table->new_by_malloc || table->member == nullptr) {                 \
-    table->member = ByMalloc<&NextAllocator::member>::New;                \
+#define HEAPFLARE_SUBSTITUTE(member, symbol, parameters, arguments, size)        \
+  if (table->new_by_malloc || table->member == nullptr ||                        \
+      (TakesAlignment(&NextAllocator::member) && !table->member##_comes_back)) { \
+    table->member = ByMalloc<&NextAllocator::member>::New;                       \
   }
   HEAPFLARE_CXX_ALLOCATING(HEAPFLARE_SUBSTITUTE)
 #undef HEAPFLARE_SUBSTITUTE

@@ -92,6 +92,8 @@ void Delete(void* block, size_t bytes) { operator delete(block, bytes); }
 void DeleteArray(void* block, size_t /*bytes*/) { operator delete[](block); }
 void DeleteNothrow(void* block, size_t /*bytes*/) { operator delete(block, std::nothrow); }
 void DeleteAligned(void* block, size_t bytes) {
+  // jemalloc 5.3 frees wrongly what has no bytes, if it is told so.
+  if (bytes == 0) return operator delete (block, std::align_val_t{kAlignment});
   operator delete (block, bytes, std::align_val_t{kAlignment});
 }
 void DeleteArrayAligned(void* block, size_t /*bytes*/) {

@@ -41,14 +41,15 @@ class Surroundings:
     def path(self, name):
         return os.path.join(self.directory, name)
 
-    def environment(self, **settings):
-        """Preloaded, with these settings: interval=4096 becomes HEAPFLARE_SAMPLE_INTERVAL..."""
+    def environment(self, allocator=None, **settings):
+        """Preloaded, in front of an allocator's library if one is given, with these settings:
+        interval=4096 becomes HEAPFLARE_SAMPLE_INTERVAL..."""
         names = {"interval": "HEAPFLARE_SAMPLE_INTERVAL", "box_size": "HEAPFLARE_BOX_SIZE"}
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("HEAPFLARE_")
         }
         environment.update(
-            LD_PRELOAD=LIBRARY, HEAPFLARE_DIR=self.dumps, HEAPFLARE_BOX_DIR=self.boxes,
+            LD_PRELOAD=f"{LIBRARY} {allocator}" if allocator else LIBRARY, HEAPFLARE_DIR=self.dumps, HEAPFLARE_BOX_DIR=self.boxes,
             HEAPFLARE_THRESHOLDS="")
         environment.update({names[name]: str(value) for name, value in settings.items()})
         return environment
