@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/elementary.h"
+#include "lib/box/totals.h"
 
 namespace heapflare::pprof {
 namespace {
@@ -40,7 +41,7 @@ Intervals Remembered(const box::Reader& box) {
 }  // namespace
 
 LiveError::LiveError(const box::Reader& box)
-    : samples_(static_cast<double>(box.header().samples_live)) {
+    : samples_(static_cast<double>(box::SumTallies(box.header()).samples_live())) {
   const Intervals intervals = Remembered(box);
   lowest_.interval = static_cast<double>(intervals.lowest);
   highest_.interval = static_cast<double>(intervals.highest);

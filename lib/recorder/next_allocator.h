@@ -8,8 +8,9 @@
 // Whose operator new comes next decides how ours works:
 //   - the C++ runtime's (libstdc++, libc++) would come back to our malloc. So malloc serves it
 //     directly; the runtime is called when that fails, for its new_handler and its exception.
-//   - the allocator's own (jemalloc, tcmalloc, mimalloc) is called. Forms that it lacks are the
-//     runtime's, and come back to another hook.
+//   - the allocator's own (jemalloc, tcmalloc, mimalloc) is called; but malloc serves the forms
+//     with an alignment, since jemalloc's call aligned_alloc. Forms that it lacks are the runtime's,
+//     and come back to another hook.
 //   - the program or a library has replaced some of the operators, and the runtime makes the other
 //     forms of these: new (std::nothrow) must reach the program's new, since the program's delete
 //     will get the block. All are passed on, and come back to our malloc.

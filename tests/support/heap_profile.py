@@ -25,6 +25,7 @@ class Mapping:
     offset: int = 0
     file: str = ""
     build_id: str = ""
+    has_functions: bool = False
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Sample:
     locations: list  # leaf first
     values: list
     labels: dict  # key -> number or string
+    label_units: dict = field(default_factory=dict)  # key -> unit, of numbers
+    repeated_labels: list = field(default_factory=list)  # keys that came more than once
 
     def functions(self):
         """Names along the stack, innermost first."""
@@ -52,12 +55,15 @@ class Profile:
     samples: list
     mappings: list
     locations: list
+    function_ids: list
     comments: list
     strings: list
     period: int
     period_type: tuple
     time_nanos: int
+    duration_nanos: int
     default_type: str
+    drop_frames: str
 
     def index(self, name):
         for index, (kind, _) in enumerate(self.sample_types):
@@ -192,7 +198,7 @@ def _parse(data):
         m = _message(encoded, _MAPPING)
         mappings.append(
             Mapping(m["id"], m["start"], m["limit"], m["offset"], text(m["file"]),
-                    text(m["build_id"]))
+                    text(m["build_id"]), bool(m["has_functions"]))
         )  # fmt: skip
 
     locations = []
@@ -213,24 +219,31 @@ def _parse(data):
         missing = [number for number in ids if number not in by_id]
         if missing:
             raise ProfileError(f"a sample uses location {missing[0]}, which is missing")
-        labels = {}
+        labels, units, repeated = {}, {}, []
         for encoded_label in s["label"]:
             label = _message(encoded_label, _LABEL)
-            labels[text(label["key"])] = text(label["string"]) or _signed(label["number"])
+            key = text(label["key"])
+            if key in labels:
+                repeated.append(key)
+            labels[key] = text(label["string"]) or _signed(label["number"])
+            units[key] = text(label["unit"])
         values = [_signed(number) for value in s["value"] for number in _numbers(value)]
-        samples.append(Sample([by_id[number] for number in ids], values, labels))
+        samples.append(Sample([by_id[number] for number in ids], values, labels, units, repeated))
 
     return Profile(
         sample_types=[value_type(encoded) for encoded in raw["sample_type"]],
         samples=samples,
         mappings=mappings,
         locations=locations,
+        function_ids=list(functions),
         comments=[text(i) for value in raw["comment"] for i in _numbers(value)],
         strings=strings,
         period=_signed(raw["period"]),
         period_type=value_type(raw["period_type"]),
         time_nanos=raw["time_nanos"],
+        duration_nanos=_signed(raw["duration_nanos"]),
         default_type=text(raw["default_type"]),
+        drop_frames=text(raw["drop_frames"]),
     )
 
 
@@ -251,8 +264,15 @@ HEAP_TYPES = [
 ]
 
 
+_PAGE = 4096
+
+
 def heap_faults(profile):
-    """What the consumers of heap profiles would stumble over, in words; empty if nothing."""
+    """What the consumers of heap profiles would stumble over, in words; empty if nothing.
+
+    What cannot be in a Profile at all, parse has refused: strings that are no UTF-8, references to
+    what is not there, fields that old readers do not know.
+    """
     faults = []
 
     def check(holds, fault):
@@ -262,12 +282,50 @@ def heap_faults(profile):
     check(profile.strings[:1] == [""], "the first string is not empty")
     check(profile.sample_types == HEAP_TYPES, f"sample types are {profile.sample_types}")
     check(profile.period_type == ("space", "bytes"), f"period type is {profile.period_type}")
+    check(profile.period >= 0, f"the period is {profile.period}")
     check(profile.default_type in ("", "inuse_space"), f"default type is {profile.default_type}")
-    check(profile.time_nanos > 0, "no time")
-    check(profile.mappings and "/" in profile.mappings[0].file, "mapping 1 is not a program")
-    for name, items in (("mapping", profile.mappings), ("location", profile.locations)):
-        ids = [item.id for item in items]
+    year_2020 = 1_577_836_800_000_000_000
+    check(profile.time_nanos > year_2020, f"the time is {profile.time_nanos}")
+    check(profile.duration_nanos == 0, "a snapshot has no duration")
+    check(profile.drop_frames == "", "frames to drop are honoured by few readers")
+    for name, ids in (
+        ("mapping", [mapping.id for mapping in profile.mappings]),
+        ("location", [location.id for location in profile.locations]),
+        ("function", profile.function_ids),
+    ):
         check(ids == list(range(1, len(ids) + 1)), f"{name} ids are not 1, 2, 3, ...")
+    _check_mappings(profile, check)
+    _check_locations(profile, check)
+    _check_samples(profile, check)
+    return faults
+
+
+def _is_file(mapping):
+    """Not [unknown], [anon], [vdso] and the like."""
+    return not mapping.file.startswith("[")
+
+
+def _check_mappings(profile, check):
+    check(profile.mappings and "/" in profile.mappings[0].file, "mapping 1 is not a program")
+    for mapping in profile.mappings:
+        check(mapping.file, f"mapping {mapping.id} has no name")
+        check(mapping.start < mapping.limit, f"mapping {mapping.id} is empty")
+        check(
+            re.fullmatch(r"([0-9a-f]{2})*", mapping.build_id),
+            f"build id {mapping.build_id} is not in lower-case hexadecimal digits",
+        )
+        if not _is_file(mapping):
+            continue
+        for name, value in (("start", mapping.start), ("limit", mapping.limit),
+                            ("offset", mapping.offset)):  # fmt: skip
+            check(value % _PAGE == 0, f"the {name} of {mapping.file} is {value:#x}: not a page's")
+        check(not mapping.file.endswith(" (deleted)"), f"{mapping.file} is not a file's name")
+    ordered = sorted(filter(_is_file, profile.mappings), key=lambda mapping: mapping.start)
+    for one, other in zip(ordered, ordered[1:]):
+        check(one.limit <= other.start, f"{one.file} and {other.file} overlap")
+
+
+def _check_locations(profile, check):
     check(
         len({location.address for location in profile.locations}) == len(profile.locations),
         "two locations have one address",
@@ -278,15 +336,41 @@ def heap_faults(profile):
             continue
         mapping = profile.mappings[location.mapping_id - 1]
         check(
-            mapping.start <= location.address < mapping.limit,
+            mapping.start <= location.address < mapping.limit and location.address != 0,
             f"location {location.id} at {location.address:#x} is outside of {mapping.file}",
         )
+        check(
+            location.functions or not mapping.has_functions,
+            f"{mapping.file} claims to have functions, but location {location.id} has none",
+        )
+
+
+def _check_samples(profile, check):
+    own = {
+        mapping.id for mapping in profile.mappings
+        if mapping.file.rsplit("/", 1)[-1].startswith("libheapflare.so")
+    }
+    seen = set()
     for sample in profile.samples:
         check(len(sample.values) == len(HEAP_TYPES), f"a sample has {len(sample.values)} values")
         check(min(sample.values, default=0) >= 0, f"a value is negative: {sample.values}")
         check(any(sample.values), "a sample is all zero")
+        if len(sample.values) == len(HEAP_TYPES):
+            allocated, live = sample.values[:2], sample.values[2:]
+            check(live[0] <= allocated[0] and live[1] <= allocated[1],
+                  f"more is live than was allocated: {sample.values}")
         check(sample.locations, "a sample has no stack")
-    return faults
+        check(not any(location.mapping_id in own for location in sample.locations),
+              "a stack has frames of the recorder itself")
+        key = (tuple(location.id for location in sample.locations),
+               tuple(sorted((key, str(value)) for key, value in sample.labels.items()
+                            if key != "bytes")))
+        check(key not in seen, f"the stack of locations {key[0]} comes twice")
+        seen.add(key)
+        check(not sample.repeated_labels, f"labels come twice: {sample.repeated_labels}")
+        size = sample.labels.get("bytes", 1)
+        check(isinstance(size, int) and size > 0 and sample.label_units.get("bytes", "bytes")
+              == "bytes", f"the label bytes is {size} {sample.label_units.get('bytes')}")
 
 
 def symbolized(path, binary, output):

@@ -2,7 +2,7 @@
 // its randomness.
 //
 // False failures: each test compares with a limit that a correct sampler exceeds with a probability
-// of kAlpha; there are 19 comparisons, so the file fails falsely less than once in 5 * 10^7 runs.
+// of kAlpha; there are 20 comparisons, so the file fails falsely less than once in 5 * 10^7 runs.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -119,6 +119,28 @@ TEST(SamplerStatistics, TenMillionDrawsTakeEachSizeWithItsProbability) {
   // 8 degrees of freedom; the bound of Laurent and Massart (2000) on the upper tail.
   const double x = std::log(1 / kAlpha);
   EXPECT_LT(chi_square, 8 + 2 * std::sqrt(8 * x) + 2 * x);
+}
+
+// Also the sample in which a change takes effect must be weighed with the interval that it was drawn
+// with. Here there is one such sample in a few.
+TEST(SamplerStatistics, EstimatesAreUnbiasedAcrossManyChangesOfTheInterval) {
+  constexpr uint64_t kIntervals[] = {4096, 64 << 10, 1, 16 << 10};
+  Sampler sampler;
+  uint64_t in_force = kIntervals[0];
+  Allocate(sampler, 0, in_force);
+  double estimate = 0;
+  double variance = 0;
+  constexpr int kAllocations = 4'000'000;
+  for (int i = 0; i < kAllocations; ++i) {
+    const uint64_t interval = kIntervals[i / 50 % std::size(kIntervals)];
+    const auto bytes = static_cast<size_t>(i % 1500);
+    const uint64_t weight = Allocate(sampler, bytes, interval);
+    const double line = static_cast<double>(bytes) + 1;
+    if (in_force > 1) variance += 1 / std::expm1(line / static_cast<double>(in_force));
+    estimate += static_cast<double>(weight) / (1 << box::kObjectShift);
+    if (weight != 0) in_force = interval;
+  }
+  EXPECT_LT(std::abs(estimate - kAllocations) / std::sqrt(variance), kSigmas);
 }
 
 // A service starts threads by the thousand, on the same stacks, within microseconds.
