@@ -85,13 +85,18 @@ class Functions:
 
     def name(self, profile, location):
         """None if it is not in this binary."""
+        address = self.address(profile, location)
+        return None if address is None else self._at(address)
+
+    def address(self, profile, location):
+        """As in the symbol table; None if it is not in this binary."""
         mapping = profile.mappings[location.mapping_id - 1]
         if os.path.realpath(mapping.file) != self.binary:
             return None
         offset = location.address - mapping.start + mapping.offset
         for start, size, shift in self._segments:
             if start <= offset < start + size:
-                return self._at(offset + shift)
+                return offset + shift
         return None
 
     def _at(self, address):
