@@ -16,30 +16,11 @@ import sys
 import types
 import unittest
 
-from preloaded import BUILD, COMMAND, Functions, Surroundings, heap_profile, program, read
+from preloaded import BUILD, COMMAND, Functions, Growth, Surroundings, heap_profile, read
 
-GROWTH = program("growth")
+GROWTH = Growth.PROGRAM
 PPROF_FORMAT = "pprof-format@2.3.2"
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-class Holder:
-    """A run of growth that has written its two profiles and lives until it is killed."""
-
-    def __init__(self, surroundings, name):
-        self.first, self.second = (surroundings.path(f"{name}.{i}.pb.gz") for i in (1, 2))
-        self.process = subprocess.Popen(
-            [GROWTH, self.first, self.second], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=surroundings.environment(interval=1), text=True)
-        if self.process.stdout.readline() != "ready\n":
-            self.end()
-            raise AssertionError("growth did not write its profiles")
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
 
 
 def pprof(*arguments, check=True):
@@ -63,14 +44,11 @@ class Conformance(unittest.TestCase):
         cls.surroundings = Surroundings().__enter__()
         cls.addClassCleanup(cls.surroundings.__exit__)
         # The one is alive, the other was killed and its box is left.
-        cls.alive = Holder(cls.surroundings, "alive")
+        cls.alive = Growth(cls.surroundings, "alive", interval=1)
         cls.addClassCleanup(cls.alive.end)
-        cls.dead = Holder(cls.surroundings, "dead")
+        cls.dead = Growth(cls.surroundings, "dead", interval=1)
         cls.dead.end()
-        cls.box = next(
-            os.path.join(cls.surroundings.boxes, name)
-            for name in os.listdir(cls.surroundings.boxes)
-            if name.endswith(".box") and f".{cls.dead.process.pid}." in name)
+        cls.box = cls.dead.box()
 
     def dump(self, name, *options):
         """What `heapflare dump` makes of the dead process's box."""

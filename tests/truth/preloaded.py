@@ -44,7 +44,8 @@ class Surroundings:
     def environment(self, allocator=None, **settings):
         """Preloaded, in front of an allocator's library if one is given, with these settings:
         interval=4096 becomes HEAPFLARE_SAMPLE_INTERVAL..."""
-        names = {"interval": "HEAPFLARE_SAMPLE_INTERVAL", "box_size": "HEAPFLARE_BOX_SIZE"}
+        names = {"interval": "HEAPFLARE_SAMPLE_INTERVAL", "box_size": "HEAPFLARE_BOX_SIZE",
+                 "max_stack": "HEAPFLARE_MAX_STACK"}
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("HEAPFLARE_")
         }
@@ -118,6 +119,34 @@ class Functions:
                 old = result.get(name, [0] * len(sample.values))
                 result[name] = [a + b for a, b in zip(old, sample.values)]
         return result
+
+
+class Growth:
+    """A run of growth that has written its two profiles and lives until it is ended."""
+
+    PROGRAM = program("growth")
+
+    def __init__(self, surroundings, name, **settings):
+        self._boxes = surroundings.boxes
+        self.first, self.second = (surroundings.path(f"{name}.{i}.pb.gz") for i in (1, 2))
+        self.process = subprocess.Popen(
+            [self.PROGRAM, self.first, self.second], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, env=surroundings.environment(**settings), text=True)
+        if self.process.stdout.readline() != "ready\n":
+            self.end()
+            raise AssertionError("growth did not write its profiles")
+
+    def end(self):
+        """As an OOM kill ends it: the box is left."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def box(self):
+        return next(
+            os.path.join(self._boxes, name) for name in os.listdir(self._boxes)
+            if name.endswith(".box") and f".{self.process.pid}." in name)
 
 
 read = heap_profile.read
