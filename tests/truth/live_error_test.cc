@@ -142,7 +142,7 @@ TEST_F(LiveErrorTest, BearsNonsenseInTheBox) {
   box_.header().configured_interval = ~uint64_t{0};
   box_.header().interval = 2;
   Sample(stack_, ~uint64_t{0} >> 20, 1, 1);
-  box_.header().samples_live = ~uint64_t{0};
+  box_.header().tallies[0].samples_taken = ~uint64_t{0};
   base::Text<32> percent;
   const LiveError error = Read();
   EXPECT_LE(error.Bytes(), uint64_t{1} << 63);
