@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs all tests: installs what is missing, builds, and runs them with g++ (everything) and under ASan and UBSan (the unit tests).
+# Runs all tests: installs what is missing, builds, and runs them with g++ (everything) under ASan and UBSan, under
+# TSan (the unit tests each).
 # ctest's summary comes last. About ten minutes on two cores.
 #   tests/run.sh          all
 #   tests/run.sh REGEX    the tests whose names match, g++ only
@@ -24,6 +25,9 @@ fi
 status=0
 build asan
 ctest --preset asan -L unit -j "$jobs" || status=1
+build tsan
+# Left out: what runs in one thread, and takes minutes under TSan.
+ctest --preset tsan -L unit -E 'hostile_box_test|profile_test' -j "$jobs" || status=1
 build clang
 ctest --test-dir build/clang -L unit -j "$jobs" --output-on-failure || status=1
 # Tests that measure or fill a memory cgroup must not share the machine: they say so themselves (RUN_SERIAL).

@@ -5,19 +5,13 @@
 // mapping. All functions but Create and Forget may run on many threads at once.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "lib/box/format.h"
+#include "lib/box/shared.h"
 
 namespace heapflare::box {
-
-// Atomic access to a field of the format, which itself is plain data.
-template <typename T>
-std::atomic_ref<T> Atomic(T& field) {
-  return std::atomic_ref<T>(field);
-}
 
 struct MappingOptions {
   const char* path;     // of the file, which must not exist; nullptr: memory without a name (memfd)

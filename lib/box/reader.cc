@@ -1,8 +1,9 @@
 #include "lib/box/reader.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
+
+#include "lib/box/shared.h"
 
 namespace heapflare::box {
 namespace {
@@ -14,12 +15,6 @@ constexpr uint64_t kRecordBytes[kRegionCount] = {sizeof(Module),        1,
                                                  sizeof(Stack),         sizeof(Sample),
                                                  sizeof(TimelinePoint), sizeof(TimelinePoint),
                                                  sizeof(Event)};
-
-// Of a record that a living writer may publish or count in meanwhile.
-template <typename T>
-T Load(const T& field, std::memory_order order) {
-  return std::atomic_ref<T>(const_cast<T&>(field)).load(order);
-}
 
 }  // namespace
 
@@ -43,7 +38,7 @@ bool Reader::Open(const void* data, size_t bytes, base::TextWriter* problem) {
   if (bytes < kPage) {
     return fail("box cut off in its header; nothing can be read");
   }
-  memcpy(&header_, data, sizeof(header_));
+  LoadShared(data, &header_);
   if (header_.version != kVersion) {
     problem->Add("box of format ").AddNumber(header_.version);
     problem->Add(", this heapflare reads format ").AddNumber(kVersion);
@@ -92,13 +87,14 @@ bool Reader::module(uint64_t index, ModuleView* module) const {
   const auto state = static_cast<ModuleState>(Load(record.state, std::memory_order_acquire));
   if (state != ModuleState::kLoaded && state != ModuleState::kUnloaded) return false;
   const uint64_t text = Filled(kStrings);
-  if (record.build_id_bytes > kBuildIdBytes || record.start >= record.limit ||
-      record.path_offset > text || record.path_bytes > text - record.path_offset) {
+  const uint64_t limit = Load(record.limit, std::memory_order_relaxed);
+  if (record.build_id_bytes > kBuildIdBytes || record.start >= limit || record.path_offset > text ||
+      record.path_bytes > text - record.path_offset) {
     return false;
   }
   *module = {.state = state,
              .start = record.start,
-             .limit = record.limit,
+             .limit = limit,
              .file_offset = record.file_offset,
              .device = record.device,
              .inode = record.inode,
@@ -145,11 +141,10 @@ bool Reader::stack(uint64_t index, StackView* stack) const {
 bool Reader::sample(uint64_t slot, Sample* sample) const {
   if (slot >= sample_slots()) return false;
   const Sample& record = *At<Sample>(kSamples, slot);
-  const uint64_t address = Load(record.address, std::memory_order_acquire);
-  if (address == 0 || address == kSampleClaimed) return false;
-  *sample = record;
-  sample->address = address;
-  return true;
+  LoadShared(&record, sample);
+  if (sample->address == 0 || sample->address == kSampleClaimed) return false;
+  // Unchanged if the block was not freed meanwhile, and the slot used for another.
+  return Load(record.address, std::memory_order_relaxed) == sample->address;
 }
 
 Reader::Range Reader::RingRange(RegionId id) const {
@@ -162,12 +157,7 @@ template <typename T>
 bool Reader::RingRecord(RegionId id, uint64_t number, T* record) const {
   const uint64_t slot = number % header_.regions[id].capacity;
   if (slot >= InFile(id, header_.regions[id].capacity)) return false;
-  const T& stored = *At<T>(id, slot);
-  if (Load(stored.sequence, std::memory_order_acquire) != number + 1) return false;
-  *record = stored;
-  std::atomic_thread_fence(std::memory_order_acquire);
-  // Unchanged if the writer did not come round meanwhile.
-  return Load(stored.sequence, std::memory_order_relaxed) == number + 1;
+  return ReadFromRing(*At<T>(id, slot), number, record);
 }
 
 bool Reader::history(uint64_t number, TimelinePoint* point) const {

@@ -96,10 +96,7 @@ uint32_t SampleTable::InsertAt(uint32_t index, const Sample& sample, uint32_t co
     uint64_t free = 0;
     if (word.load(std::memory_order_relaxed) == 0 &&
         word.compare_exchange_strong(free, kSampleClaimed, std::memory_order_acquire)) {
-      slot.size = sample.size;
-      slot.weight = sample.weight;
-      slot.stack = sample.stack;
-      slot.born_tenths = sample.born_tenths;
+      StoreShared(sample, &slot);
       // Before the address: who frees it must find it.
       const auto reach = Atomic(level.reach[home]);
       uint8_t seen = reach.load(std::memory_order_relaxed);
@@ -147,7 +144,8 @@ SampleTable::Found SampleTable::Find(uint64_t address) const {
 bool SampleTable::Remove(uint64_t address, Sample* sample, uint32_t counter) {
   const Found found = Find(address);
   if (found.slot == nullptr) return false;
-  *sample = *found.slot;
+  // Others try to claim the slot meanwhile: its address is not read plainly.
+  LoadShared(found.slot, sample);
   sample->address = address;
   uint64_t expected = address;
   // Fails only when the program frees the block twice at once.

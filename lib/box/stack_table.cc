@@ -90,7 +90,9 @@ uint32_t StackTable::InternFrames(uint64_t* frames, uint32_t depth, uint32_t fla
     if (index_plus_one == 0) {
       if (mine == kOtherStack) mine = AppendStack(frames, depth, flags, hash);
       if (mine == kOtherStack) return kOtherStack;
-      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_release)) {
+      // On failure too the record that the entry leads to is read.
+      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_acq_rel,
+                                        std::memory_order_acquire)) {
         return mine;
       }
     }
@@ -144,7 +146,8 @@ uint32_t StackTable::InternLocation(uint64_t pc, Checked* checked) {
     if (index_plus_one == 0) {
       if (mine == kNoLocation) mine = AppendLocation(pc, module);
       if (mine == kNoLocation) return kNoLocation;
-      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_release)) {
+      if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_acq_rel,
+                                        std::memory_order_acquire)) {
         return mine;
       }
     }

@@ -320,17 +320,17 @@ void NoteEvent(box::EventKind kind, uint64_t a, uint64_t b, uint64_t c, std::str
   const uint64_t number = Atomic(region.used).fetch_add(1, std::memory_order_relaxed);
   const uint64_t slot = number % region.capacity;
   if (!recorder.mapping.Reserve(box::kEvents, (slot + 1) * region.record_bytes)) return;
-  box::Event& event = recorder.mapping.Records<box::Event>(box::kEvents)[slot];
-  Atomic(event.sequence).store(0, std::memory_order_release);
-  event.time_mono = static_cast<uint64_t>(base::MonotonicNanoseconds());
-  event.kind = static_cast<uint32_t>(kind);
-  event.a = a;
-  event.b = b;
-  event.c = c;
-  event.usage = usage;
-  memset(event.text, 0, sizeof(event.text));
+  box::Event event = {.sequence = 0,
+                      .time_mono = static_cast<uint64_t>(base::MonotonicNanoseconds()),
+                      .kind = static_cast<uint32_t>(kind),
+                      .unused = 0,
+                      .a = a,
+                      .b = b,
+                      .c = c,
+                      .usage = usage,
+                      .text = {}};
   memcpy(event.text, text.data(), std::min(text.size(), sizeof(event.text)));
-  Atomic(event.sequence).store(number + 1, std::memory_order_release);
+  box::PublishInRing(event, number, recorder.mapping.Records<box::Event>(box::kEvents) + slot);
 }
 
 }  // namespace heapflare::recorder

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
+#include <cstdint>
 
 #include "lib/base/parse.h"
 #include "lib/base/syscall.h"
@@ -200,14 +200,8 @@ void AddPoint(box::RegionId ring, const box::TimelinePoint& point) {
   const uint64_t number = region.used;
   const uint64_t slot = number % region.capacity;
   if (!recorder.mapping.Reserve(ring, (slot + 1) * region.record_bytes)) return;
-  box::TimelinePoint& record = recorder.mapping.Records<box::TimelinePoint>(ring)[slot];
-  Atomic(record.sequence).store(0, std::memory_order_release);
-  const uint64_t sequence = number + 1;
-  box::TimelinePoint filled = point;
-  filled.sequence = 0;
-  memcpy(&record.time_mono, &filled.time_mono, sizeof(filled) - sizeof(filled.sequence));
-  Atomic(record.sequence).store(sequence, std::memory_order_release);
-  Atomic(region.used).store(sequence, std::memory_order_release);
+  box::PublishInRing(point, number, recorder.mapping.Records<box::TimelinePoint>(ring) + slot);
+  Atomic(region.used).store(number + 1, std::memory_order_release);
 }
 
 void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t kills,

@@ -135,8 +135,8 @@ class BoxBuilder {
     point.usage = usage;
     point.limit = limit;
     point.live_heap = box::WholeBytes(box::SumTallies(header()).live_bytes());
-    point.sequence = ++region.used;
-    mapping_.Records<box::TimelinePoint>(ring)[slot] = point;
+    box::PublishInRing(point, region.used, mapping_.Records<box::TimelinePoint>(ring) + slot);
+    ++region.used;
   }
   void AddEvent(box::EventKind kind, std::string_view text, uint64_t a = 0, uint64_t b = 0) {
     box::Region& region = header().regions[box::kEvents];
@@ -148,8 +148,8 @@ class BoxBuilder {
     event.a = a;
     event.b = b;
     memcpy(event.text, text.data(), std::min(text.size(), sizeof(event.text)));
-    event.sequence = ++region.used;
-    mapping_.Records<box::Event>(box::kEvents)[slot] = event;
+    box::PublishInRing(event, region.used, mapping_.Records<box::Event>(box::kEvents) + slot);
+    ++region.used;
   }
 
   // Makes the box readable.
