@@ -40,8 +40,10 @@ bool ParseMapsLine(std::string_view text, MapsLine* line) {
   return true;
 }
 
-MapsReader::MapsReader(char* buffer, size_t capacity)
-    : buffer_(buffer), capacity_(capacity), fd_(base::Open("/proc/self/maps", O_RDONLY)) {}
+int OpenOwnMaps() { return base::Open("/proc/self/maps", O_RDONLY); }
+
+MapsReader::MapsReader(int fd, char* buffer, size_t capacity)
+    : buffer_(buffer), capacity_(capacity), fd_(fd) {}
 
 MapsReader::~MapsReader() {
   if (fd_ >= 0) base::Close(fd_);
@@ -55,9 +57,16 @@ bool MapsReader::NextText(std::string_view* text) {
           static_cast<size_t>(static_cast<const char*>(newline) - (buffer_ + begin_));
       *text = {buffer_ + begin_, length};
       begin_ += length + 1;
-      return true;
+      if (!skipping_) return true;
+      skipping_ = false;
+      continue;
     }
-    if (begin_ == 0 && end_ == capacity_) return false;
+    if (begin_ == 0 && end_ == capacity_) {
+      *text = {buffer_, capacity_};
+      begin_ = end_;
+      if (!skipping_) return skipping_ = true;
+      continue;
+    }
     memmove(buffer_, buffer_ + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;

@@ -1,4 +1,8 @@
 // Reads /proc/self/maps line by line, with raw system calls and a buffer of fixed size.
+//
+// A path may be of any length: directories can be nested beyond PATH_MAX, and the kernel writes a
+// newline in a name as four characters. Of a line that does not fit the buffer the start is
+// returned: its numbers are right, its path is cut. Nothing is left out.
 #pragma once
 
 #include <cstddef>
@@ -23,16 +27,17 @@ bool ParseMapsLine(std::string_view text, MapsLine* line);
 
 class MapsReader {
  public:
-  // The buffer holds one line, path included.
-  MapsReader(char* buffer, size_t capacity);
+  // Takes over `fd`, an open maps file, which may be a failed open's negative errno. `buffer` stays
+  // the caller's; the numbers of a line need 100 bytes of it.
+  MapsReader(int fd, char* buffer, size_t capacity);
   ~MapsReader();
   MapsReader(const MapsReader&) = delete;
   MapsReader& operator=(const MapsReader&) = delete;
 
   bool ok() const { return fd_ >= 0; }
-  // False at the end.
+  // False at the end, or when reading failed.
   bool Next(MapsLine* line);
-  // After the end: whether all was read, and not only what came before a failure.
+  // After Next was false: whether that was the end. What was not read may still be mapped.
   bool complete() const { return complete_; }
 
  private:
@@ -43,7 +48,11 @@ class MapsReader {
   size_t begin_ = 0;
   size_t end_ = 0;
   int fd_;
+  bool skipping_ = false;  // the start of a line was returned, its rest is to be passed over
   bool complete_ = false;
 };
+
+// /proc/self/maps: a descriptor or negative errno.
+int OpenOwnMaps();
 
 }  // namespace heapflare::recorder

@@ -174,7 +174,7 @@ struct Passed {
 // One pass over the maps. With `only_at` not zero, only the module that holds that address is
 // noted.
 Passed Pass(uint64_t only_at) {
-  MapsReader reader(line_buffer, sizeof(line_buffer));
+  MapsReader reader(OpenOwnMaps(), line_buffer, sizeof(line_buffer));
   MapsLine line = {};
   bool changed = false;
   // The latest mapping of a file's first byte: the segments of the same file that follow belong to

@@ -42,7 +42,7 @@ TEST(MapsLine, KnowsDeletedFilesAndMemoryWithoutAFile) {
 
 TEST(MapsReader, FindsThisFunctionThroughATinyBuffer) {
   char buffer[600];
-  MapsReader reader(buffer, sizeof(buffer));
+  MapsReader reader(OpenOwnMaps(), buffer, sizeof(buffer));
   ASSERT_TRUE(reader.ok());
   const auto here = reinterpret_cast<uint64_t>(&ParseMapsLine);
   MapsLine line = {};
