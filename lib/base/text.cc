@@ -44,6 +44,18 @@ TextWriter& TextWriter::AddHex(uint64_t value, int minimum_digits) {
   return Add(std::string_view(first, static_cast<size_t>(end - first)));
 }
 
+TextWriter& TextWriter::AddPrintable(std::string_view text) {
+  for (const char c : text) {
+    const auto byte = static_cast<uint8_t>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      Add("\\x").AddHex(byte, 2);
+    } else {
+      Add(c);
+    }
+  }
+  return *this;
+}
+
 TextWriter& TextWriter::AddSize(uint64_t bytes) {
   static constexpr const char* kUnits[] = {" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
   int unit = 0;

@@ -25,6 +25,8 @@ class TextWriter {
   TextWriter& AddNumber(uint64_t value, int minimum_digits = 1);  // decimal, zero-padded
   TextWriter& AddSigned(int64_t value);
   TextWriter& AddHex(uint64_t value, int minimum_digits = 1);  // lower case, no 0x
+  // Text from elsewhere, on one line: control characters as \xNN.
+  TextWriter& AddPrintable(std::string_view text);
   // As people read sizes: "512 B", "1.5 MiB", "256 MiB"; at most one digit after the point.
   TextWriter& AddSize(uint64_t bytes);
 

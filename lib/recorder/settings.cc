@@ -20,6 +20,14 @@ using base::TextWriter;
 // if it is right; then, and only then, it has changed the settings.
 using Parse = void (*)(std::string_view value, Settings* settings, TextWriter* problem);
 
+// What was found, as far as a line has room for it. It comes from outside: in the service's log it
+// may not begin a line of its own.
+void AddFound(std::string_view text, TextWriter* to) {
+  constexpr size_t kMost = 100;
+  to->AddPrintable(text.substr(0, kMost));
+  if (text.size() > kMost) to->Add("...");
+}
+
 void ParseDirectory(std::string_view value, base::Path* path, TextWriter* problem) {
   // Room for a file name in it.
   if (value.empty() || value[0] != '/' || value.size() > 3800) {
@@ -100,7 +108,9 @@ void ParseThresholds(std::string_view value, Settings* settings, TextWriter* pro
       return;
     }
     if (!ParseRung(base::TrimSpace(item), &rungs[count])) {
-      problem->Add('\'').Add(item).Add("' at item ").AddNumber(item_number);
+      problem->Add('\'');
+      AddFound(item, problem);
+      problem->Add("' at item ").AddNumber(item_number);
       problem->Add(": not a percentage or a size");
       return;
     }
@@ -257,14 +267,19 @@ void ParseVariable(std::string_view name, std::string_view value, Settings* sett
     base::Text<1024> line(name);
     line.Add(": ");
     // A list names the item itself.
-    if (problem.c_str()[0] != '\'') line.Add('\'').Add(value.substr(0, 200)).Add("': ");
+    if (problem.c_str()[0] != '\'') {
+      line.Add('\'');
+      AddFound(value, &line);
+      line.Add("': ");
+    }
     line.Add(problem.view()).Add("; using ").Add(variable.default_text);
     report(line.view());
     return;
   }
   // Set for the command, not for the recorder.
   if (name == "HEAPFLARE_LIBRARY") return;
-  base::Text<512> line(name.substr(0, 200));
+  base::Text<512> line;
+  AddFound(name, &line);
   report(line.Add(": no such variable; ignored").view());
 }
 
