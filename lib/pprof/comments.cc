@@ -9,10 +9,10 @@ using base::TextWriter;
 void Origin(const box::Reader& box, TextWriter* text) {
   const box::Header& header = box.header();
   text->Add("heapflare ")
-      .Add(std::string_view(header.recorder_version,
-                            strnlen(header.recorder_version, sizeof(header.recorder_version))))
+      .AddPrintable({header.recorder_version,
+                     strnlen(header.recorder_version, sizeof(header.recorder_version))})
       .Add(": heap of ")
-      .Add(box.program())
+      .AddPrintable(box.program())
       .Add(" (pid ")
       .AddNumber(header.pid)
       .Add(')');

@@ -1,5 +1,8 @@
 #include "lib/pprof/encoder.h"
 
+#include <algorithm>
+#include <cstdint>
+
 #include "lib/pprof/addresses.h"
 #include "lib/pprof/utf8.h"
 #include "lib/pprof/wire.h"
@@ -69,6 +72,9 @@ enum String : uint64_t {
   kFirstNote,
   kStringCount = std::size(kStrings),
 };
+
+// The format's numbers are signed, and a damaged box or a foolish request may have any.
+uint64_t Signed(uint64_t value) { return std::min(value, uint64_t{INT64_MAX}); }
 
 // Frames that stand for what is not known; each is a location and a function of its own.
 enum Note : uint64_t { kTruncated, kNotUnwound, kOther, kNoteCount };
@@ -143,8 +149,9 @@ class Encoder {
     }
     const Straw& straw = options_.straw;
     if (straw.bytes == 0 || !box_.stack(straw.stack, &stack)) return true;
-    const uint64_t values[] = {1, straw.bytes, 1, straw.bytes};
-    return OneSample(stack, values, straw.bytes, true);
+    const uint64_t bytes = Signed(straw.bytes);
+    const uint64_t values[] = {1, bytes, 1, bytes};
+    return OneSample(stack, values, bytes, true);
   }
 
   bool OneSample(const box::StackView& stack, const uint64_t (&values)[4], uint64_t size,
@@ -254,7 +261,8 @@ class Encoder {
     for (uint64_t i = 0; i < comments_; ++i) {
       comment.Clear();
       Comment(box_, options_, error_, static_cast<int>(i), &comment);
-      if (!PutString(comment.view())) return false;
+      // The program's name may be of another encoding, and a long one is cut.
+      if (!PutString(ValidUtf8(comment.view(), &path_))) return false;
     }
     for (uint64_t i = 0; i < addresses_.modules(); ++i) {
       box::ModuleView module = {};
@@ -271,8 +279,8 @@ class Encoder {
 
   bool Rest() {
     Message<128> fields;
-    fields.AddVarint(kTimeNanos, options_.time_utc);
-    fields.AddVarint(kPeriod, box_.header().interval);
+    fields.AddVarint(kTimeNanos, Signed(options_.time_utc));
+    fields.AddVarint(kPeriod, Signed(box_.header().interval));
     fields.AddVarint(kDefaultSampleType, kInuseSpace);
     for (uint64_t i = 0; i < comments_; ++i) fields.AddVarint(kComment, kStringCount + i);
     return PutRaw(fields) && ValueType(kPeriodType, kSpace, kBytes);

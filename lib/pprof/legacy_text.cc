@@ -6,8 +6,10 @@
 namespace heapflare::pprof {
 namespace {
 
-// 512 frames of 19 characters, and a path of 4 KiB, fit. Readers refuse lines of 64 KiB.
-using Line = base::Text<16 << 10>;
+// 512 frames of 19 characters fit, and a path of 4 KiB of which each character takes four. Readers
+// refuse lines of 64 KiB.
+using Line = base::Text<20 << 10>;
+constexpr size_t kMostPath = 4095;
 
 void PadTo(size_t width, uint64_t value, Line* line) {
   base::Text<24> digits;
@@ -27,6 +29,17 @@ void Counts(uint64_t live_objects, uint64_t live_bytes, uint64_t objects, uint64
   line->Add(": ");
   PadTo(8, bytes, line);
   line->Add("] @");
+}
+
+// A line ends where it should, whatever the box says: a newline as the kernel writes it.
+void AddPath(std::string_view path, Line* line) {
+  for (const char c : path) {
+    if (c == '\n') {
+      line->Add("\\012");
+    } else {
+      line->Add(c);
+    }
+  }
 }
 
 bool Put(Line* line, Sink* sink) {
@@ -80,7 +93,8 @@ bool EncodeLegacyText(const box::Reader& box, Sink* sink) {
     line.AddHex(module.start + moved, 8).Add('-').AddHex(module.limit + moved, 8).Add(" r-xp ");
     line.AddHex(module.file_offset, 8).Add(' ');
     line.AddHex(module.device >> 32, 2).Add(':').AddHex(module.device & 0xffffffff, 2).Add(' ');
-    line.AddNumber(module.inode).Add(' ').Add(module.path.substr(0, 4095));
+    line.AddNumber(module.inode).Add(' ');
+    AddPath(module.path.substr(0, kMostPath), &line);
     if (!Put(&line, sink)) return false;
   }
   return true;

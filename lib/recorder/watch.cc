@@ -388,6 +388,8 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
 }
 
 void BeforeLargeRequest(size_t bytes, uint32_t stack) {
+  // Nothing can serve it, so it fills no memory: a negative number, or an overflow.
+  if (bytes > PTRDIFF_MAX) return;
   if (!Watching(bytes)) return;
   const uint64_t limit = effective_limit.load(std::memory_order_relaxed);
   if (limit == kUnknown || !IsOwnProcessId()) return;
