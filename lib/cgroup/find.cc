@@ -203,6 +203,8 @@ Version MemoryController::Find(const Roots& roots) {
       reason_ = version_ == Version::kV1 ? "the memory cgroup's mount point does not show it"
                                          : "cgroup2 is mounted without the memory controller";
       version_ = Version::kNone;
+      // Where the process stands in it tells nothing, and Moved would ask for another version's.
+      own_path_hash_ = 0;
       return version_;
     }
   }
