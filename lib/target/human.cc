@@ -2,8 +2,12 @@
 
 #include <time.h>
 
+#include <algorithm>
+#include <string_view>
+
 #include "absl/strings/str_format.h"
 #include "lib/base/text.h"
+#include "lib/pprof/utf8.h"
 
 namespace heapflare::target {
 namespace {
@@ -15,6 +19,15 @@ std::string FormatTime(uint64_t utc_ns, const char* format) {
   // A hostile box may say any year; 2^64 ns end in 2554, which gmtime_r knows.
   if (gmtime_r(&seconds, &parts) == nullptr) return "unknown";
   return std::string(text, strftime(text, sizeof(text), format, &parts));
+}
+
+// Bytes of the UTF-8 character at the start, which is not ASCII; 0 if there is none.
+size_t CharacterBytes(std::string_view text) {
+  for (size_t bytes = 2; bytes <= std::min<size_t>(4, text.size()); ++bytes) {
+    base::Text<8> mended;
+    if (pprof::ValidUtf8(text.substr(0, bytes), &mended).data() == text.data()) return bytes;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -40,13 +53,17 @@ std::string HumanDuration(uint64_t seconds) {
 std::string Printable(const std::string& text) {
   std::string clean;
   clean.reserve(text.size());
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
+  for (size_t at = 0; at < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const bool ascii = byte >= 0x20 && byte < 0x7f;
+    const size_t bytes = ascii ? 1 : CharacterBytes(std::string_view(text).substr(at));
+    if (byte < 0x20 || byte == 0x7f || bytes == 0) {
       absl::StrAppendFormat(&clean, "\\x%02x", byte);
-    } else {
-      clean += c;
+      ++at;
+      continue;
     }
+    clean.append(text, at, bytes);
+    at += bytes;
   }
   return clean;
 }

@@ -18,7 +18,8 @@ std::string IsoTime(uint64_t utc_ns);
 // Two significant units: "12 s", "3 min 5 s", "3 h 12 min", "2 d 4 h".
 std::string HumanDuration(uint64_t seconds);
 
-// Text from outside on one line of a terminal: control characters as \xNN.
+// Text from outside on one line of a terminal: control characters, and what is not UTF-8,
+// as \xNN.
 std::string Printable(const std::string& text);
 
 }  // namespace heapflare::target

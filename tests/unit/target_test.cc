@@ -268,6 +268,7 @@ TEST(Human, ReadsAsPeopleWrite) {
   EXPECT_EQ(HumanDuration(59), "59 s");
   EXPECT_EQ(HumanDuration(3 * 3600 + 12 * 60), "3 h 12 min");
   EXPECT_EQ(Printable("a\nb\x7f"), "a\\x0ab\\x7f");
+  EXPECT_EQ(Printable("\u00fcber \u20ac \xf9t\xe2\x82"), "\u00fcber \u20ac \\xf9t\\xe2\\x82");
 }
 
 }  // namespace

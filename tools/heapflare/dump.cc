@@ -13,6 +13,7 @@
 #include "lib/profile/json.h"
 #include "lib/target/box_file.h"
 #include "lib/target/files.h"
+#include "lib/target/human.h"
 #include "lib/target/process.h"
 #include "lib/target/target.h"
 #include "tools/heapflare/command.h"
@@ -168,9 +169,9 @@ int RunDump(const Arguments& arguments) {
     path = *written;
   }
   if (source->box) {
-    parser.Complain(absl::StrFormat("%s (%s): %s", source->box->reader().program(),
-                                    std::string(target::Name(source->life)),
-                                    profile::Summary(*source->box)));
+    parser.Complain(absl::StrFormat(
+        "%s (%s): %s", target::Printable(std::string(source->box->reader().program())),
+        std::string(target::Name(source->life)), profile::Summary(*source->box)));
   }
   if (to_stdout) return kDone;
   return Finish(json ? AsJson(*source, path) : path + "\n", kDone);
