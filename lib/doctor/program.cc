@@ -78,6 +78,8 @@ void CheckLoader(const std::string& path, const ElfFile& program, const ElfFile*
                     "does not reach",
                 "link it with heapflare::wrap");
   }
+  // Its privileges may forbid it all the same.
+  if (FirstFailure(*findings) != nullptr) return;
   findings->push_back({Level::kOk, "preload",
                        absl::StrFormat("%s is dynamic, loaded by %s", path, program.interpreter),
                        ""});

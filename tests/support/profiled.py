@@ -20,6 +20,11 @@ MIB = 1 << 20
 # For what should happen at once; a loaded machine is slow, and nothing is gained by giving up early.
 PATIENCE = 60
 
+# PROGRAM.PID.START.NNNN.REASON.pb.gz; a program's name and a rung's may have dots.
+DUMP = re.compile(r"(?P<program>.+)\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<number>\d{4,})\."
+                  r"(?P<reason>rung-(\d+(\.\d\d)?pct|\d+MiB|\d+)|straw|eta|signal|request|api|exit)"
+                  r"\.pb\.gz")
+
 # Whether a stack was followed to its very end: where the loader, libc or a thread begins.
 ROOTS = re.compile(r"(_start|__libc_start_main|__libc_start_call_main|_dl_start_user|_dl_start|"
                    r"_dl_relocate_object|clone3?|__clone3?|__GI___clone3?|start_thread)(@.*)?$")
@@ -67,7 +72,11 @@ class ProfiledTest(unittest.TestCase):
         for process in self.started:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            # What it had to read may be closed already.
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None and not stream.closed:
+                    stream.close()
+            process.wait()
         shutil.rmtree(self.box_parent, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -118,13 +127,14 @@ class ProfiledTest(unittest.TestCase):
         """Complete dumps, in their order, of this reason."""
         found = []
         for path in self.files(self.dumps, ".pb.gz"):
-            number, name = os.path.basename(path).split(".")[-4:-2]
-            if reason is None or name == reason:
-                found.append((int(number), path))
+            name = DUMP.fullmatch(os.path.basename(path))
+            self.assertIsNotNone(name, path)
+            if reason in (None, name["reason"]):
+                found.append((int(name["number"]), path))
         return [path for _, path in sorted(found)]
 
     def reasons(self):
-        return [os.path.basename(path).split(".")[-3] for path in self.dump_files()]
+        return [DUMP.fullmatch(os.path.basename(path))["reason"] for path in self.dump_files()]
 
     def read_profile(self, path):
         """The profile, without faults, with the names that heapflare finds for it."""
