@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Twenty call sites of different sizes and counts: the profile has what each of them did.
 
-False failures: an estimate lies outside of 4 standard errors by chance once in 3,000 (the fewest
-samples a site has are 8, so the upper tail is that of a Poisson distribution). So a run in which one
-does is repeated, at most twice, and the test fails when the same quantity of the same site is
-outside in all three: by chance below 160 * (1/3000)^3, 6 in 10^9.
+False failures: an estimate lies outside of 4 standard errors by chance less than once in 1,000 (the
+fewest samples that are expected of a site are 3.8 live ones; their number has a Poisson
+distribution). So a run in which one does is repeated, at most twice, and the test fails when the
+same quantity of the same site is outside in all three: by chance below 160 * (1/1000)^3, 2 in 10^7.
 """
 
 import math
@@ -17,11 +17,12 @@ QUANTITIES = ("allocated objects", "allocated bytes", "live objects", "live byte
 
 
 class Estimates(unittest.TestCase):
-    def run_sites(self, interval, divisor):
+    def run_sites(self, interval, divisor, **settings):
         """{site: (size, truth, profile)}, each of the two in the order of QUANTITIES."""
         with Surroundings() as surroundings:
             path = surroundings.path("sites.pb.gz")
-            output = surroundings.run(SITES, path, str(divisor), interval=interval)
+            output = surroundings.run(SITES, path, str(divisor), interval=interval,
+                                      **settings)
             sums = Functions(SITES).sums(read(path))
         result = {}
         for line in output.splitlines():
@@ -64,7 +65,7 @@ class Estimates(unittest.TestCase):
     def test_at_1_each_site_is_exact_from_the_first_allocation_of_main_on(self):
         # Not even the first 8 MiB of a thread may pass unseen because the sampler drew its first
         # distance before the settings were read.
-        for site, (_, truth, profile) in self.run_sites(1, 8).items():
+        for site, (_, truth, profile) in self.run_sites(1, 8, box_size="64MiB").items():
             self.assertEqual(tuple(profile), truth, site)
 
 
