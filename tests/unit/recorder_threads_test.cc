@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -17,7 +18,7 @@
 namespace heapflare::recorder {
 
 // What requests.cc needs of the rest.
-constinit Recorder recorder;
+constinit Recorder recorder = {};
 namespace {
 std::atomic<int> dumps = 0;
 std::atomic<bool> slow = false;
@@ -29,7 +30,7 @@ void WriteDump(const DumpRequest& request, DumpResult* result) {
   ++dumps;
   // Whoever waits must get the answer to what it asked.
   result->error = static_cast<int>(request.usage);
-  result->path.Add(request.path.view());
+  result->path.Add(request.path);
 }
 
 namespace {
@@ -58,11 +59,18 @@ class Server {
   std::thread thread_;
 };
 
-DumpRequest Numbered(int number) {
+// `path` keeps what the request views.
+DumpRequest Numbered(int number, std::string* path) {
+  *path = std::to_string(number);
   DumpRequest request;
   request.usage = static_cast<uint64_t>(number);
-  request.path.AddNumber(static_cast<uint64_t>(number));
+  request.path = *path;
   return request;
+}
+
+int PostNumbered(int number) {
+  std::string path;
+  return requests.Post(Numbered(number, &path));
 }
 
 TEST(RequestsOfManyThreads, AreAnsweredEachWithItsOwnResult) {
@@ -76,7 +84,7 @@ TEST(RequestsOfManyThreads, AreAnsweredEachWithItsOwnResult) {
       threads.emplace_back([&, thread] {
         for (int i = 0; i < 500; ++i) {
           const int number = thread * 1000 + i;
-          const int slot = requests.Post(Numbered(number));
+          const int slot = PostNumbered(number);
           if (slot < 0) {
             std::this_thread::yield();
             continue;
@@ -106,7 +114,7 @@ TEST(RequestsOfManyThreads, ThatAreGivenUpFreeTheirSlots) {
     std::vector<std::thread> threads;
     for (int thread = 0; thread < kThreads; ++thread) {
       threads.emplace_back([&, thread] {
-        const int slot = requests.Post(Numbered(thread));
+        const int slot = PostNumbered(thread);
         if (slot < 0) return;
         ++posted;
         DumpResult result;
@@ -120,7 +128,7 @@ TEST(RequestsOfManyThreads, ThatAreGivenUpFreeTheirSlots) {
     int free = 0;
     const int64_t deadline = base::MonotonicNanoseconds() + 60 * kSecond;
     while (free < 4 && base::MonotonicNanoseconds() < deadline) {
-      const int slot = requests.Post(Numbered(100 + free));
+      const int slot = PostNumbered(100 + free);
       if (slot < 0) {
         std::this_thread::yield();
         continue;
