@@ -202,6 +202,8 @@ std::string Obey(const std::string& line) {
   } else if (command == "handler") {
     struct sigaction action = {};
     action.sa_handler = Count;
+    // The signal may come while the next line is waited for.
+    action.sa_flags = SA_RESTART;
     sigaction(SIGUSR2, &action, nullptr);
   } else if (command == "signals") {
     answer << signals;

@@ -235,25 +235,25 @@ class Asked(LifeTest):
 
 
 class Directories(LifeTest):
-    def test_that_are_missing_leave_the_program_a_box_elsewhere(self):
+    def test_that_cannot_be_made_leave_the_program_a_box_elsewhere(self):
         actor = Actor(self, self.with_settings(
-            BOX_DIR="/no/such/boxes", DIR=self.dumps, SAMPLE_INTERVAL=1))
+            BOX_DIR=self.write("file", "") + "/boxes", SAMPLE_INTERVAL=1))
         actor.does(HELD)
         self.assertEqual(self.held(actor.pid), MIB)
         self.assertEqual(actor.end(), 0)
         self.assertEqual(len(actor.said()), 1, actor.said())
-        self.assertRegex(actor.said()[0], r"^heapflare: cannot keep a box in /no/such/boxes "
-                                          r"\(errno 2\); the box is in /")
+        self.assertRegex(actor.said()[0], r"^heapflare: cannot keep a box in \S+/file/boxes "
+                                          r"\(errno 20\); the box is in /")
 
-    def test_that_are_missing_for_dumps_are_told_once(self):
-        actor = self.exact(DIR="/no/such/dumps")
+    def test_that_cannot_be_made_for_dumps_are_told_once(self):
+        actor = self.exact(DIR=self.write("file", "") + "/dumps")
         for _ in range(3):
-            self.assertEqual(actor.tell("dump -"), "2")
+            self.assertEqual(actor.tell("dump -"), "20", "ENOTDIR")
         self.assertEqual(self.held(actor.pid), MIB)
         self.assertEqual(actor.end(), 0)
         self.assertEqual(len(actor.said()), 1, actor.said())
-        self.assertRegex(actor.said()[0], r"^heapflare: cannot write /no/such/dumps/actor\.\S+ "
-                                          r"\(errno 2\); the box still has the profile$")
+        self.assertRegex(actor.said()[0], r"^heapflare: cannot write \S+/file/dumps/actor\.\S+ "
+                                          r"\(errno 20\); the box still has the profile$")
 
 
 if __name__ == "__main__":
