@@ -71,11 +71,11 @@ Finding CheckOne(const Wanted& wanted, const View& view) {
   } else if (errno != ENOENT) {
     return fail(strerror(errno), elsewhere);
   } else {
-    existing = Parent(path);
-    if (stat(existing.c_str(), &status) != 0) {
-      return fail("its parent does not exist", "create it, or " + elsewhere);
-    }
-    if (!Writable(existing, status, view.uid)) {
+    // The recorder makes it, with its parents.
+    do {
+      existing = Parent(existing);
+    } while (stat(existing.c_str(), &status) != 0 && errno == ENOENT && existing != "/");
+    if (!S_ISDIR(status.st_mode) || !Writable(existing, status, view.uid)) {
       return fail("cannot be created there", "create it, or " + elsewhere);
     }
     finding.detail += ", will be created";

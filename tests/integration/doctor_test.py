@@ -148,13 +148,29 @@ class Program(DoctorTest):
 
 
 class Place(DoctorTest):
-    def test_whose_directories_are_missing_fails_for_dumps_and_warns_for_boxes(self):
+    def test_whose_directories_are_missing_is_told_that_they_will_be_made(self):
+        # With their parents, as the recorder does it.
+        settings = {"DIR": self.path("a/b/dumps"), "BOX_DIR": self.path("c/d/boxes")}
+        status, findings = self.findings(env=self.with_settings(**settings))
+        self.assertEqual(status, 0, findings)
+        for what in ("dumps", "boxes"):
+            self.assertIn("will be created", findings[what]["detail"])
+        program = self.compile("dynamic", PLAIN)
+        result = self.heapflare("run", "--dump-at-exit", "--exact", "--", program,
+                                env=self.with_settings(**settings))
+        self.assertEqual((result.returncode, result.stderr), (9, ""))
+        self.assertEqual(len(os.listdir(settings["DIR"])), 1)
+        self.assertTrue(os.path.isdir(settings["BOX_DIR"]))
+
+    def test_whose_directories_cannot_be_made_fails_for_dumps_and_warns_for_boxes(self):
+        # Below a file nobody can make one, not even root.
+        file = self.write("file", "")
         status, findings = self.findings(env=self.with_settings(
-            DIR="/no/such/dumps", BOX_DIR="/no/such/boxes"))
+            DIR=f"{file}/dumps", BOX_DIR=f"{file}/boxes"))
         self.assertEqual(status, 1)
         self.assertEqual(findings["dumps"]["level"], "FAIL")
-        self.assertIn("/no/such/dumps: its parent does not exist", findings["dumps"]["detail"])
-        self.assertIn("create it, or set HEAPFLARE_DIR", findings["dumps"]["remedy"])
+        self.assertIn(f"{file}/dumps: Not a directory", findings["dumps"]["detail"])
+        self.assertIn("set HEAPFLARE_DIR", findings["dumps"]["remedy"])
         self.assertEqual(findings["boxes"]["level"], "warn")
         self.assertIn("HEAPFLARE_BOX_DIR", findings["boxes"]["remedy"])
 
