@@ -23,7 +23,7 @@ packages=(
   # programs that the tests preload heapflare into, and what drives them
   redis-server redis-tools nginx-light wrk sqlite3 python3 musl-tools
   # what scripts call
-  procps curl file jq strace valgrind heaptrack
+  procps curl file jq strace gdb valgrind heaptrack
 )
 lab_packages=(qemu-system-x86 busybox-static runc)
 # Units that come with packages from the list; the tests start their own instances.
