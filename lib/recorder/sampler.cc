@@ -30,20 +30,23 @@ uint64_t SampleWeight(uint64_t bytes, uint64_t interval) {
   return whole + (weight - static_cast<double>(whole) >= 0.5 ? 1 : 0);
 }
 
+// Everything is computed from one reading of the members and stored at the end: whatever a signal
+// handler does to them in between, no difference of two can go below zero and end all sampling.
 uint64_t Sampler::Draw(size_t bytes, uint64_t interval) {
   const uint64_t drawn_with = interval_;
   uint64_t weight = 0;
   if (random_ != 0) {
+    const uint64_t left = __atomic_load_n(&left_, __ATOMIC_RELAXED);
+    const uint64_t beyond = __atomic_load_n(&beyond_, __ATOMIC_RELAXED);
     // A handler came between and drew anew.
-    if (left_ > bytes) {
-      left_ -= bytes + 1;
+    if (left > bytes) {
+      left_ = left - (bytes + 1);
       return 0;
     }
     // How far this allocation reaches beyond the slice.
-    const uint64_t past_slice = bytes + 1 - left_;
-    if (past_slice <= beyond_) {
-      beyond_ -= past_slice;
-      StartSlice();
+    const uint64_t past_slice = bytes + 1 - left;
+    if (past_slice <= beyond) {
+      StartSlice(beyond - past_slice);
       // Off, or still on the way: the next point stays where it is, unless the setting changed.
       if (interval == drawn_with) return 0;
     } else if (drawn_with != 0) {
@@ -52,15 +55,15 @@ uint64_t Sampler::Draw(size_t bytes, uint64_t interval) {
   }
   const bool first = random_ == 0;
   interval_ = interval;
-  beyond_ = DrawDistance(interval);
-  StartSlice();
+  StartSlice(DrawDistance(interval));
   // A thread's first allocation is no different from its later ones.
   return first && Take(bytes) ? Draw(bytes, interval) : weight;
 }
 
-void Sampler::StartSlice() {
-  left_ = std::min(beyond_, kSlice);
-  beyond_ -= left_;
+void Sampler::StartSlice(uint64_t distance) {
+  const uint64_t left = std::min(distance, kSlice);
+  beyond_ = distance - left;
+  left_ = left;
 }
 
 uint64_t Sampler::DrawDistance(uint64_t interval) {

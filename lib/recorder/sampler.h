@@ -49,7 +49,8 @@ class Sampler {
 
   uint64_t NextRandom();
   uint64_t DrawDistance(uint64_t interval);
-  void StartSlice();
+  // `distance`: bytes to the next sample point.
+  void StartSlice(uint64_t distance);
 
   uint64_t left_ = 0;      // bytes to the end of the slice
   uint64_t beyond_ = 0;    // bytes from the end of the slice to the next sample point
