@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "lib/base/syscall.h"
+#include "lib/recorder/brief_wait.h"
 #include "lib/recorder/elf_image.h"
 #include "lib/recorder/maps_reader.h"
 #include "lib/recorder/own_memory.h"
@@ -321,16 +322,7 @@ uint32_t FindModuleOf(uint64_t pc) {
     if (now < due || !next_scan_by_hook.compare_exchange_strong(due, now + kPause)) return 0;
   }
   // Another thread's scan may have passed this place already; it takes a fraction of a millisecond.
-  constexpr int kYields = 100;
-  constexpr int kNaps = 20;
-  for (int i = 0; i < kYields + kNaps && !TryScanModules(); ++i) {
-    constexpr timespec kMillisecond = {0, 1'000'000};
-    if (i < kYields) {
-      base::Syscall(SYS_sched_yield);
-    } else {
-      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
-    }
-  }
+  WaitBriefly(20'000'000, TryScanModules);
   return Look(pc);
 }
 

@@ -10,6 +10,7 @@
 #include "lib/base/syscall.h"
 #include "lib/box/control.h"
 #include "lib/box/totals.h"
+#include "lib/recorder/brief_wait.h"
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/identity.h"
 #include "lib/recorder/modules.h"
@@ -160,18 +161,11 @@ bool OpenBox() {
 // processor. If it is this thread, below a signal handler, there is nothing to wait for;
 // thread_state.entered_at tells, and callers ask it.
 Phase WaitWhileOpening() {
-  constexpr int kYields = 100;
-  constexpr int kNaps = 200;
   Phase phase = recorder.phase.load(std::memory_order_acquire);
-  for (int i = 0; phase == Phase::kOpening && i < kYields + kNaps; ++i) {
-    constexpr timespec kMillisecond = {0, 1'000'000};
-    if (i < kYields) {
-      base::Syscall(SYS_sched_yield);
-    } else {
-      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
-    }
+  WaitBriefly(200'000'000, [&phase] {
     phase = recorder.phase.load(std::memory_order_acquire);
-  }
+    return phase != Phase::kOpening;
+  });
   // Who opens it is not coming back, or not soon: nobody waits a second time. If it does come back,
   // it goes on from there.
   if (phase == Phase::kOpening) recorder.phase.compare_exchange_strong(phase, Phase::kOff);
@@ -212,17 +206,8 @@ void AskForBox() {
   if (ThreadOfRecorder() == 0) return;
   recorder.box_wanted.store(true, std::memory_order_release);
   Ring();
-  constexpr int kYields = 50;
-  constexpr int kNaps = 100;
-  for (int i = 0; i < kYields + kNaps; ++i) {
-    if (recorder.phase.load(std::memory_order_acquire) != Phase::kWaiting) return;
-    constexpr timespec kMillisecond = {0, 1'000'000};
-    if (i < kYields) {
-      base::Syscall(SYS_sched_yield);
-    } else {
-      base::Syscall(SYS_nanosleep, base::Arg(&kMillisecond));
-    }
-  }
+  WaitBriefly(100'000'000,
+              [] { return recorder.phase.load(std::memory_order_acquire) != Phase::kWaiting; });
 }
 
 }  // namespace

@@ -22,19 +22,20 @@ using Room = box::SampleTable::Room;
 // interrupted code may be in the middle of: a scan, a look at memory, the opening of the box.
 class Inside {
  public:
-  Inside() : first_(Enter()), interrupted_(thread_state) {
+  Inside() : first_(Enter()) {
     may_walk_ = FindStackBounds(reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
     thread_state.cramped = first_ && may_walk_ ? 0 : 1;
   }
   // Without a walk; whether there is room for looks is known already.
-  explicit Inside(bool may_look) : first_(Enter()), interrupted_(thread_state) {
+  explicit Inside(bool may_look) : first_(Enter()) {
     thread_state.cramped = first_ && may_look ? 0 : 1;
   }
   ~Inside() {
-    thread_state.cramped = interrupted_.cramped;
-    thread_state.walk_failed = interrupted_.walk_failed;
-    thread_state.bounds = interrupted_.bounds;
-    if (first_) thread_state.entered_at = 0;
+    if (first_) {
+      thread_state.entered_at = 0;
+    } else {
+      Resume();
+    }
   }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
@@ -42,7 +43,14 @@ class Inside {
   bool may_look() const { return thread_state.cramped == 0; }
 
  private:
-  bool Enter() const {
+  // What the interrupted code goes on with.
+  struct Interrupted {
+    ThreadState::Bounds bounds;
+    uint32_t cramped;
+    uint32_t walk_failed;
+  };
+
+  bool Enter() {
     ThreadState& state = thread_state;
     const auto here = reinterpret_cast<uint64_t>(this);
     // A handler runs further down. Who is further up on the same stack has left the one who entered
@@ -50,20 +58,22 @@ class Inside {
     // leaves scans and looks to the recorder's.)
     const bool left =
         here >= state.entered_at && here < state.own_high && state.entered_at >= state.own_low;
-    if (state.entered_at != 0 && !left) return false;
+    if (state.entered_at != 0 && !left) {
+      interrupted_ = {state.bounds, state.cramped, state.walk_failed};
+      return false;
+    }
     state.entered_at = here;
     return true;
   }
+  void Resume() const {
+    thread_state.bounds = interrupted_.bounds;
+    thread_state.cramped = interrupted_.cramped;
+    thread_state.walk_failed = interrupted_.walk_failed;
+  }
 
+  Interrupted interrupted_ = {};  // of use if this is not the first
   bool first_;
   bool may_walk_ = false;
-  struct Interrupted {
-    explicit Interrupted(const ThreadState& state)
-        : bounds(state.bounds), cramped(state.cramped), walk_failed(state.walk_failed) {}
-    ThreadState::Bounds bounds;
-    uint32_t cramped;
-    uint32_t walk_failed;
-  } interrupted_;
 };
 
 void Count(uint64_t box::Losses::*loss, uint64_t by = 1) {
