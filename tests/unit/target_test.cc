@@ -63,8 +63,7 @@ TEST_F(TargetTest, ReadsABoxAsItWasWritten) {
   ASSERT_TRUE(box.ok()) << box.status();
   EXPECT_EQ(box->reader().program(), "checkout");
   EXPECT_EQ(box->reader().stack_count(), 51u);
-  EXPECT_EQ(box->live_bytes(),
-            box::WholeBytes(box::SumTallies(builder.header()).live_bytes()));
+  EXPECT_EQ(box->live_bytes(), box::WholeBytes(box::SumTallies(builder.header()).live_bytes()));
   box::TimelinePoint point = {};
   ASSERT_TRUE(box->LastPoint(&point));
   EXPECT_EQ(point.usage, 30u << 20);
