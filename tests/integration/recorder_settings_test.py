@@ -30,7 +30,7 @@ NONSENSE = {
     "ETA": ("soon", r"'soon': not a number from 0 to 86400; using 0"),
     "SIGNAL": ("9", r"'9': not a signal such as USR2 or RTMIN\+3; using none"),
     "DUMP_AT_EXIT": ("yes", r"'yes': neither 0 nor 1; using 0"),
-    "PROGRAMS": ("x" * 2000, r"'x{200}': longer than 1023 characters; using all"),
+    "PROGRAMS": ("x" * 2000, r"'x+(\.\.\.)?': longer than 1023 characters; using all"),
     "KEEP": ("0", r"'0': not a number from 1 to 1000; using 10"),
     "BOX_SIZE": ("1", r"'1': not between 1 MiB and 8 GiB; using 16MiB"),
     "BOX_MODE": ("rw", r"'rw': not a file mode such as 0600 or 0640; using 0600"),
