@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "lib/base/held_signals.h"
 #include "lib/base/syscall.h"
@@ -104,6 +105,26 @@ void Mapping::Forget() {
   if (base_ != nullptr) base::Unmap(base_, bytes_);
   base_ = nullptr;
   bytes_ = 0;
+}
+
+bool Mapping::GoPrivate() {
+  if (base_ == nullptr) return true;
+  void* const copy = base::Map(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+  if (copy == nullptr) return false;
+  auto* const to = static_cast<std::byte*>(copy);
+  memcpy(to, base_, kPage);
+  // What lies beyond is not only empty, it may have no space.
+  for (const Region& region : header().regions) {
+    memcpy(to + region.offset, base_ + region.offset,
+           std::min(region.reserved, region.capacity * region.record_bytes));
+  }
+  const auto size = static_cast<long>(bytes_);
+  const long moved = base::Syscall(SYS_mremap, base::Arg(copy), size, size,
+                                   MREMAP_MAYMOVE | MREMAP_FIXED, base::Arg(base_));
+  if (!base::Failed(moved)) return true;
+  base::Unmap(copy, bytes_);
+  return false;
 }
 
 void Mapping::LayOut() {

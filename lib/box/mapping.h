@@ -26,6 +26,9 @@ class Mapping {
   int Create(const MappingOptions& options);
   // Unmaps without touching the file: what a forked child does with its parent's box.
   void Forget();
+  // In a forked child: puts a private copy in the place of the mapping, so that what is under way can
+  // end without writing into the parent's box. False: there is no memory, nothing was changed.
+  bool GoPrivate();
 
   bool mapped() const { return base_ != nullptr; }
   Header& header() const { return *reinterpret_cast<Header*>(base_); }

@@ -60,6 +60,9 @@ void Work() {
   SleepUntilRung(0);
   if (!recorder.box_wanted.load(std::memory_order_acquire)) SleepUntilRung(kFirstSleep);
   FollowUser();
+  while (recorder.phase.load(std::memory_order_acquire) == Phase::kInterrupted) {
+    SleepUntilRung(kSecond);
+  }
   if (!ReadyHere()) return;
   StartWatching();
   LookAtMemory();
@@ -101,7 +104,8 @@ void Child() {
   ForgetWatch();
   ForgetDumps();
   StartOverInChild();
-  if (recorder.phase.load(std::memory_order_relaxed) == Phase::kWaiting) StartOwnThread();
+  const Phase phase = recorder.phase.load(std::memory_order_relaxed);
+  if (phase == Phase::kWaiting || phase == Phase::kInterrupted) StartOwnThread();
 }
 
 void SayWhoComesFirst(const char* library) {

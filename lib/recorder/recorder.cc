@@ -18,6 +18,7 @@
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/requests.h"
+#include "lib/recorder/signals_blocked.h"
 #include "lib/recorder/stack_bounds.h"
 #include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
@@ -152,6 +153,8 @@ bool OpenBox() {
   }
   AttachModules(&mapping);
   recorder.thin_at.store(recorder.samples.capacity() / 2, std::memory_order_relaxed);
+  header.losses.samples = recorder.unrecorded_samples.load(std::memory_order_relaxed);
+  header.losses.sample_bytes = recorder.unrecorded_bytes.load(std::memory_order_relaxed);
   Atomic(header.state)
       .store(static_cast<uint32_t>(box::State::kRunning), std::memory_order_release);
   return true;
@@ -225,6 +228,7 @@ bool ReadyHere() {
   Phase phase = recorder.phase.load(std::memory_order_acquire);
   if (phase == Phase::kRecording) return true;
   if (phase == Phase::kWaiting && recorder.phase.compare_exchange_strong(phase, Phase::kOpening)) {
+    const SignalsBlocked blocked;
     const bool open = OpenBox();
     recorder.phase.store(open ? Phase::kRecording : Phase::kOff, std::memory_order_release);
     // A service that allocates so early may be at its limit before the thread would begin to watch.
@@ -234,9 +238,15 @@ bool ReadyHere() {
   return WaitWhileOpening() == Phase::kRecording;
 }
 
-void StartOverInChild() {
-  const Phase phase = recorder.phase.load(std::memory_order_relaxed);
-  if (phase == Phase::kOff) return;
+void NoteUnrecorded(uint64_t bytes, uint64_t weight) {
+  if (weight == 0) return;
+  recorder.unrecorded_samples.fetch_add(1, std::memory_order_relaxed);
+  recorder.unrecorded_bytes.fetch_add(box::WeightedBytes(bytes, weight), std::memory_order_relaxed);
+}
+
+namespace {
+
+void StartOver(Phase next) {
   DetachModules();
   recorder.stacks.Detach();
   recorder.samples.Detach();
@@ -245,13 +255,34 @@ void StartOverInChild() {
   recorder.control_path.Clear();
   recorder.box_wanted.store(false, std::memory_order_relaxed);
   recorder.forked_by = __builtin_thread_pointer();
+  recorder.box_number.fetch_add(1, std::memory_order_relaxed);
+  recorder.unrecorded_samples.store(0, std::memory_order_relaxed);
+  recorder.unrecorded_bytes.store(0, std::memory_order_relaxed);
   free_filter.Clear();
   thread_state.sampler.Reset();
   thread_state.clock_bytes = 0;
   recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
   MarkOwnProcess();
-  recorder.phase.store(phase == Phase::kClosed ? Phase::kClosed : Phase::kWaiting,
-                       std::memory_order_release);
+  recorder.phase.store(next, std::memory_order_release);
+}
+
+}  // namespace
+
+void StartOverInChild() {
+  const Phase phase = recorder.phase.load(std::memory_order_relaxed);
+  if (phase == Phase::kOff) return;
+  if (thread_state.entered_at == 0) {
+    StartOver(phase == Phase::kClosed ? Phase::kClosed : Phase::kWaiting);
+  } else if (phase != Phase::kClosed && phase != Phase::kInterrupted) {
+    recorder.mapping.GoPrivate();
+    thread_state.start_over = true;
+    recorder.phase.store(Phase::kInterrupted, std::memory_order_release);
+  }
+}
+
+void FinishStartOver() {
+  thread_state.start_over = false;
+  StartOver(Phase::kWaiting);
 }
 
 void Close() {

@@ -2,6 +2,7 @@
 //
 //   new ──Prepare──► waiting ──OpenBox──► recording ──Close──► closed
 //         └─► off (not to be profiled)  └─► off (no box can be made)
+//   in a forked child: ─► waiting, or ─► interrupted ─► waiting
 //
 // Prepare runs in the first hook or in the constructor. The box is opened at the first sample, or
 // by the recorder's thread a moment after the start, whichever comes first: so a process that
@@ -23,10 +24,13 @@
 
 namespace heapflare::recorder {
 
-enum class Phase : uint32_t { kNew, kOff, kWaiting, kOpening, kRecording, kClosed };
+enum class Phase : uint32_t { kNew, kOff, kWaiting, kOpening, kRecording, kClosed, kInterrupted };
 
 struct Recorder {
   std::atomic<Phase> phase;
+  // Of the box, among those of this process and its ancestors. An operation that spans calls of ours
+  // is booked in the box that it began with, or not at all: a fork may come in between.
+  std::atomic<uint32_t> box_number;
   // A hook waits for the box: the recorder's thread need not wait for the process to have lived a
   // while.
   std::atomic<bool> box_wanted;
@@ -36,6 +40,9 @@ struct Recorder {
   std::atomic<uint64_t> interval;
   // Live samples at which the interval is doubled next.
   std::atomic<uint64_t> thin_at;
+  // For the next box's losses: see NoteUnrecorded.
+  std::atomic<uint64_t> unrecorded_samples;
+  std::atomic<uint64_t> unrecorded_bytes;
 
   Settings settings;
   Identity identity;
@@ -60,8 +67,16 @@ bool Ready();
 // The same on the recorder's thread.
 bool ReadyHere();
 
+// An allocation that could not be recorded since there was no box yet: the box will count it as lost.
+void NoteUnrecorded(uint64_t bytes, uint64_t weight);
+
 // In a forked child: forgets the parent's box and waits for the first sample.
+//
+// If the fork came from a signal handler that interrupted this thread inside the recorder, the child
+// returns into the middle of that operation. It then ends on a private copy of the parent's box, and
+// the new start waits for that (Phase::kInterrupted, inside.h).
 void StartOverInChild();
+void FinishStartOver();
 
 // At normal exit: stops recording, marks the box closed and removes its files.
 void Close();

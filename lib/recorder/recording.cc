@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lib/recorder/bootstrap_arena.h"
+#include "lib/recorder/inside.h"
 #include "lib/recorder/memory_clock.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
@@ -17,28 +18,26 @@ namespace {
 using box::Atomic;
 using Room = box::SampleTable::Room;
 
-// Marks this thread as inside the recorder. Below a signal handler that interrupted it there, a walk
-// is possible like anywhere (its bounds are the handler's own until it returns), but nothing that the
+// The recording of one allocation. Below a signal handler that interrupted the recorder, a walk is
+// possible like anywhere (its bounds are the handler's own until it returns), but nothing that the
 // interrupted code may be in the middle of: a scan, a look at memory, the opening of the box.
-class Inside {
+class Recording {
  public:
-  Inside() : first_(Enter()) {
+  Recording() {
+    if (!inside_.first()) Interrupt();
     may_walk_ = FindStackBounds(reinterpret_cast<uint64_t>(__builtin_frame_address(0)));
-    thread_state.cramped = first_ && may_walk_ ? 0 : 1;
+    thread_state.cramped = inside_.first() && may_walk_ ? 0 : 1;
   }
   // Without a walk; whether there is room for looks is known already.
-  explicit Inside(bool may_look) : first_(Enter()) {
-    thread_state.cramped = first_ && may_look ? 0 : 1;
+  explicit Recording(bool may_look) {
+    if (!inside_.first()) Interrupt();
+    thread_state.cramped = inside_.first() && may_look ? 0 : 1;
   }
-  ~Inside() {
-    if (first_) {
-      thread_state.entered_at = 0;
-    } else {
-      Resume();
-    }
+  ~Recording() {
+    if (!inside_.first()) Resume();
   }
-  Inside(const Inside&) = delete;
-  Inside& operator=(const Inside&) = delete;
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
   bool may_walk() const { return may_walk_; }
   bool may_look() const { return thread_state.cramped == 0; }
 
@@ -50,20 +49,9 @@ class Inside {
     uint32_t walk_failed;
   };
 
-  bool Enter() {
-    ThreadState& state = thread_state;
-    const auto here = reinterpret_cast<uint64_t>(this);
-    // A handler runs further down. Who is further up on the same stack has left the one who entered
-    // before by longjmp, out of a handler. (From further down that cannot be told; then this thread
-    // leaves scans and looks to the recorder's.)
-    const bool left =
-        here >= state.entered_at && here < state.own_high && state.entered_at >= state.own_low;
-    if (state.entered_at != 0 && !left) {
-      interrupted_ = {state.bounds, state.cramped, state.walk_failed};
-      return false;
-    }
-    state.entered_at = here;
-    return true;
+  void Interrupt() {
+    const ThreadState& state = thread_state;
+    interrupted_ = {state.bounds, state.cramped, state.walk_failed};
   }
   void Resume() const {
     thread_state.bounds = interrupted_.bounds;
@@ -71,10 +59,12 @@ class Inside {
     thread_state.walk_failed = interrupted_.walk_failed;
   }
 
+  const Inside inside_;
   Interrupted interrupted_ = {};  // of use if this is not the first
-  bool first_;
   bool may_walk_ = false;
 };
+
+uint32_t BoxNumber() { return recorder.box_number.load(std::memory_order_relaxed); }
 
 void Count(uint64_t box::Losses::*loss, uint64_t by = 1) {
   Atomic(recorder.mapping.header().losses.*loss).fetch_add(by, std::memory_order_relaxed);
@@ -115,12 +105,28 @@ uint32_t CaptureStack(const CallSite& site, bool may_unwind) {
   return stack;
 }
 
+void BookSampleAsFreed(const box::Sample& sample) {
+  recorder.stacks.AddFreed(sample.stack, sample.weight,
+                           box::WeightedBytes(sample.size, sample.weight), ThreadNumber());
+}
+
 // It found no room, so it cannot be followed: it is not counted as live, and the box says so.
 void Lose(const box::Sample& sample) {
   free_filter.Drop(reinterpret_cast<const void*>(sample.address));
-  BookFree(sample);
+  BookSampleAsFreed(sample);
   Count(&box::Losses::samples);
   Count(&box::Losses::sample_bytes, box::WeightedBytes(sample.size, sample.weight));
+}
+
+bool Take(const void* block, box::Sample* sample) {
+  const auto address = reinterpret_cast<uint64_t>(block);
+  // After Close too: what is booked then is not read, but the table stays consistent.
+  const Phase phase = recorder.phase.load(std::memory_order_acquire);
+  if (phase != Phase::kRecording || !free_filter.MayHoldAt(block)) return false;
+  recorder.samples.Prefetch(address);
+  if (!InOwnProcess() || !recorder.samples.Remove(address, sample, ThreadNumber())) return false;
+  free_filter.Drop(block);
+  return true;
 }
 
 uint32_t Age() {
@@ -142,17 +148,20 @@ Ticket BeginAllocation(size_t bytes, const CallSite& site) {
       thread_state.sampler.Draw(bytes, recorder.interval.load(std::memory_order_relaxed));
   const bool large = bytes >= kLargeRequest;
   if ((weight == 0 && !large) || !InOwnProcess()) return {};
-  const Inside inside;
-  // Opening the box takes room. And below a signal handler that interrupted the opening, waiting for
-  // it would be waiting for ourselves.
-  if (!inside.may_look() && recorder.phase.load(std::memory_order_acquire) != Phase::kRecording) {
+  const Recording recording;
+  // Opening the box takes room. And below a signal handler that interrupted the wait for it, waiting
+  // would be waiting for ourselves.
+  const bool may_wait =
+      recording.may_look() || recorder.phase.load(std::memory_order_acquire) == Phase::kRecording;
+  if (!may_wait || !Ready()) {
+    NoteUnrecorded(bytes, weight);
     return {};
   }
-  if (!Ready()) return {};
   const Ticket ticket = {.weight = weight,
-                         .stack = CaptureStack(site, inside.may_walk()),
-                         .may_look = inside.may_look()};
-  if (large && inside.may_look()) BeforeLargeRequest(bytes, ticket.stack);
+                         .stack = CaptureStack(site, recording.may_walk()),
+                         .box = BoxNumber(),
+                         .may_look = recording.may_look()};
+  if (large && recording.may_look()) BeforeLargeRequest(bytes, ticket.stack);
   return ticket;
 }
 
@@ -166,7 +175,8 @@ void PassAllocation(size_t bytes) {
 }
 
 void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
-  const Inside inside(ticket.may_look);
+  const Recording recording(ticket.may_look);
+  if (ticket.box != BoxNumber()) return;
   recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));
   const uint64_t weighted = box::WeightedBytes(bytes, ticket.weight);
   const uint32_t number = ThreadNumber();
@@ -176,7 +186,7 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   if (free_filter.MayHoldAt(block) &&
       recorder.samples.Remove(reinterpret_cast<uint64_t>(block), &stale, number)) {
     free_filter.Drop(block);
-    BookFree(stale);
+    BookSampleAsFreed(stale);
     Count(&box::Losses::missed_frees);
   }
   free_filter.Add(block);
@@ -188,36 +198,34 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   const Room room = recorder.samples.Insert(sample, number);
   if (room == Room::kNone) Lose(sample);
   if (room != Room::kPlenty) Thin();
-  AdvanceMemoryClock(box::WholeBytes(weighted), inside.may_look());
+  AdvanceMemoryClock(box::WholeBytes(weighted), recording.may_look());
 }
 
 bool BeginFree(const void* block) {
   if (InArena(block)) return false;
+  const Inside inside;
   box::Sample sample = {};
-  if (TakeSample(block, &sample)) BookFree(sample);
+  if (Take(block, &sample)) BookSampleAsFreed(sample);
   return true;
 }
 
-bool TakeSample(const void* block, box::Sample* sample) {
-  const auto address = reinterpret_cast<uint64_t>(block);
-  // After Close too: what is booked then is not read, but the table stays consistent.
-  const Phase phase = recorder.phase.load(std::memory_order_acquire);
-  if (phase != Phase::kRecording || !free_filter.MayHoldAt(block)) return false;
-  recorder.samples.Prefetch(address);
-  if (!InOwnProcess() || !recorder.samples.Remove(address, sample, ThreadNumber())) return false;
-  free_filter.Drop(block);
-  return true;
+bool TakeSample(const void* block, TakenSample* taken) {
+  const Inside inside;
+  taken->box = BoxNumber();
+  return Take(block, &taken->sample);
 }
 
-void PutSampleBack(const box::Sample& sample) {
-  const auto* block = reinterpret_cast<const void*>(sample.address);
+void PutSampleBack(const TakenSample& taken) {
+  const Inside inside;
+  if (taken.box != BoxNumber()) return;
+  const auto* block = reinterpret_cast<const void*>(taken.sample.address);
   free_filter.Add(block);
-  if (recorder.samples.Insert(sample, ThreadNumber()) == Room::kNone) Lose(sample);
+  if (recorder.samples.Insert(taken.sample, ThreadNumber()) == Room::kNone) Lose(taken.sample);
 }
 
-void BookFree(const box::Sample& sample) {
-  recorder.stacks.AddFreed(sample.stack, sample.weight,
-                           box::WeightedBytes(sample.size, sample.weight), ThreadNumber());
+void BookFree(const TakenSample& taken) {
+  const Inside inside;
+  if (taken.box == BoxNumber()) BookSampleAsFreed(taken.sample);
 }
 
 void* MoveOutOfArena(void* old, size_t bytes) {

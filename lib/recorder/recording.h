@@ -22,6 +22,7 @@ namespace heapflare::recorder {
 struct Ticket {
   uint64_t weight;  // 0: it is not recorded
   uint32_t stack;
+  uint32_t box;   // Recorder.box_number
   bool may_look;  // enough stack is left to look at files, and nobody was interrupted at it
 };
 
@@ -38,9 +39,13 @@ bool BeginFree(const void* block);
 void PassAllocation(size_t bytes);
 
 // The two halves of a free, for realloc, which may fail and leave the block as it was.
-bool TakeSample(const void* block, box::Sample* sample);
-void PutSampleBack(const box::Sample& sample);
-void BookFree(const box::Sample& sample);
+struct TakenSample {
+  box::Sample sample;
+  uint32_t box;  // Recorder.box_number
+};
+bool TakeSample(const void* block, TakenSample* taken);
+void PutSampleBack(const TakenSample& taken);
+void BookFree(const TakenSample& taken);
 
 // The cold part of a hook: books what `function(arguments...)` of the next allocator returns.
 // Arguments go by value, so that the hook itself needs no stack frame and its usual path is a jump.
@@ -69,15 +74,15 @@ template <typename... Arguments>
 // The same for realloc to `bytes`; `due`: what Sampler::Take said of it.
 [[gnu::noinline, gnu::cold]] inline void* Reallocated(void* old, size_t bytes, bool due,
                                                       const void* caller) {
-  box::Sample sample = {};
-  const bool sampled = free_filter.MayHold(old) && TakeSample(old, &sample);
+  TakenSample taken = {};
+  const bool sampled = free_filter.MayHold(old) && TakeSample(old, &taken);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
   void* const block = next.realloc(old, bytes);
   // With a size of zero the old block is gone either way.
   if (sampled && block == nullptr && bytes != 0) {
-    PutSampleBack(sample);
+    PutSampleBack(taken);
   } else if (sampled) {
-    BookFree(sample);
+    BookFree(taken);
   }
   if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
   return block;

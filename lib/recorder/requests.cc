@@ -67,7 +67,10 @@ int Requests::Post(const DumpRequest& request) {
 bool Requests::Wait(int number, int64_t timeout_ns, DumpResult* result) {
   Slot& slot = slots_[number];
   const int64_t end = base::MonotonicNanoseconds() + timeout_ns;
+  const int process = base::ProcessId();
   for (;;) {
+    // A child that a signal handler forked meanwhile: its slots are empty, nobody serves this one.
+    if (base::ProcessId() != process) return false;
     uint32_t state = slot.state.load(std::memory_order_acquire);
     if (state == kDone) {
       if (result != nullptr) *result = slot.result;

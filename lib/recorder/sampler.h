@@ -40,8 +40,9 @@ class Sampler {
   // `interval`: T from the next draw on, 0 = off.
   uint64_t Draw(size_t bytes, uint64_t interval);
 
-  // Starts over with another sequence of random numbers: in a forked child.
-  void Reset() { *this = Sampler(); }
+  // Starts over with another sequence of random numbers: in a forked child. (Which may come back
+  // into the middle of Draw, so `interval_` stays.)
+  void Reset() { left_ = beyond_ = random_ = 0; }
 
  private:
   // An allocation of at least this size always reaches Draw.

@@ -16,6 +16,8 @@ struct ThreadState {
   // Where on the stack this thread entered the recorder's slow path; 0: it is outside. A signal
   // handler that allocates meanwhile must not enter the unwinder a second time.
   uint64_t entered_at;
+  // In a forked child: what its parent's handler interrupted is still under way, see inside.h.
+  bool start_over;
   // Too little stack is left for more than booking what is known: no walk, no look at files.
   uint32_t cramped;
   // A read outside the stack ended the last walk.
