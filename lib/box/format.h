@@ -71,12 +71,13 @@ constexpr uint64_t WeightedBytes(uint64_t size, uint64_t weight) {
                                (kObjectShift - kByteShift));
 }
 
-// Units of the format to units of people, rounded to nearest.
+// Units of the format to units of people, rounded to nearest; of any number, so that the larger of
+// two stays it.
 constexpr uint64_t WholeObjects(uint64_t objects) {
-  return (objects + (uint64_t{1} << (kObjectShift - 1))) >> kObjectShift;
+  return (objects >> kObjectShift) + (objects >> (kObjectShift - 1) & 1);
 }
 constexpr uint64_t WholeBytes(uint64_t bytes) {
-  return (bytes + (uint64_t{1} << (kByteShift - 1))) >> kByteShift;
+  return (bytes >> kByteShift) + (bytes >> (kByteShift - 1) & 1);
 }
 
 enum RegionId : uint32_t {

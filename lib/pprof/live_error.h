@@ -19,6 +19,7 @@
 // Usage: Add every stack once, then ask.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "lib/base/text.h"
@@ -34,7 +35,8 @@ class LiveError {
 
   // One standard error of the live bytes. 0: every live block was recorded, or none.
   uint64_t Bytes() const;
-  uint64_t live_bytes() const { return static_cast<uint64_t>(live_bytes_); }
+  // Of a damaged box the largest number that fits, at most.
+  uint64_t live_bytes() const { return static_cast<uint64_t>(std::min(live_bytes_, 0x1p63)); }
 
   // Bytes() in relation to live_bytes(), as people read it: "1.6 %".
   void AddPercent(base::TextWriter* text) const;

@@ -130,9 +130,9 @@ void FillIdentity(const Identity& identity, box::Header* header) {
   char text[64];
   const long bytes = base::ReadFile("/proc/sys/kernel/random/boot_id", text, sizeof(text));
   size_t nibbles = 0;
-  for (long i = 0; i < bytes && nibbles < 2 * sizeof(header->boot_id); ++i) {
-    const auto digit = base::ParseHex({&text[i], 1});
-    if (!digit) continue;
+  for (const char c : std::string_view(text, bytes > 0 ? static_cast<size_t>(bytes) : 0)) {
+    const auto digit = base::ParseHex({&c, 1});
+    if (!digit || nibbles == 2 * sizeof(header->boot_id)) continue;
     uint8_t& byte = header->boot_id[nibbles / 2];
     byte = static_cast<uint8_t>(byte << 4 | *digit);
     ++nibbles;

@@ -123,6 +123,24 @@ TEST(HostileBox, CutAnywhereIsReadOrRefused) {
   }
 }
 
+TEST(HostileBox, WithCountersThatCannotBeIsReadAllTheSame) {
+  // Each fits its field; the sum of so many fits none.
+  constexpr uint32_t kStacks = 600;
+  const test::TemporaryDirectory directory;
+  test::BoxBuilder box(directory.File("full.box"));
+  for (uint32_t i = 0; i < kStacks; ++i) {
+    const uint32_t index = box.AddStack({0x400010 + i * 16});
+    box::Stack& stack = box.mapping().Records<box::Stack>(box::kStacks)[index];
+    stack.allocated_objects = stack.allocated_bytes = ~uint64_t{0};
+  }
+  box.Publish();
+  std::ifstream file(directory.File("full.box"), std::ios::binary);
+  ReadEverything({std::istreambuf_iterator<char>(file), {}}, true);
+  const auto loaded = target::BoxFile::Load(directory.File("full.box"));
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_NE(profile::Summary(*loaded).find("600 stacks"), std::string::npos);
+}
+
 TEST(HostileBox, OfNoiseIsRefused) {
   std::mt19937 random(3);
   for (int round = 0; round < 500; ++round) {
