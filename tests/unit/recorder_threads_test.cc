@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <random>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -59,18 +58,13 @@ class Server {
   std::thread thread_;
 };
 
-// `path` keeps what the request views.
-DumpRequest Numbered(int number, std::string* path) {
-  *path = std::to_string(number);
+// Asks for a dump under that number; the slot.
+int Post(int number) {
+  const std::string path = std::to_string(number);
   DumpRequest request;
   request.usage = static_cast<uint64_t>(number);
-  request.path = *path;
-  return request;
-}
-
-int PostNumbered(int number) {
-  std::string path;
-  return requests.Post(Numbered(number, &path));
+  request.path = path;
+  return requests.Post(request);
 }
 
 TEST(RequestsOfManyThreads, AreAnsweredEachWithItsOwnResult) {
@@ -84,7 +78,7 @@ TEST(RequestsOfManyThreads, AreAnsweredEachWithItsOwnResult) {
       threads.emplace_back([&, thread] {
         for (int i = 0; i < 500; ++i) {
           const int number = thread * 1000 + i;
-          const int slot = PostNumbered(number);
+          const int slot = Post(number);
           if (slot < 0) {
             std::this_thread::yield();
             continue;
@@ -114,7 +108,7 @@ TEST(RequestsOfManyThreads, ThatAreGivenUpFreeTheirSlots) {
     std::vector<std::thread> threads;
     for (int thread = 0; thread < kThreads; ++thread) {
       threads.emplace_back([&, thread] {
-        const int slot = PostNumbered(thread);
+        const int slot = Post(thread);
         if (slot < 0) return;
         ++posted;
         DumpResult result;
@@ -128,7 +122,7 @@ TEST(RequestsOfManyThreads, ThatAreGivenUpFreeTheirSlots) {
     int free = 0;
     const int64_t deadline = base::MonotonicNanoseconds() + 60 * kSecond;
     while (free < 4 && base::MonotonicNanoseconds() < deadline) {
-      const int slot = PostNumbered(100 + free);
+      const int slot = Post(100 + free);
       if (slot < 0) {
         std::this_thread::yield();
         continue;
