@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs all tests: installs what is missing, builds, and runs them with g++ (everything) under ASan and UBSan, under
-# TSan (the unit tests each).
+# Runs all tests: installs what is missing, builds, and runs them with g++ (everything, fuzzing too), under ASan and
+# UBSan and under TSan (the unit tests).
 # ctest's summary comes last. About ten minutes on two cores.
 #   tests/run.sh          all
 #   tests/run.sh REGEX    the tests whose names match, g++ only
@@ -27,9 +27,10 @@ build asan
 ctest --preset asan -L unit -j "$jobs" || status=1
 build tsan
 # Left out: what runs in one thread, and takes minutes under TSan.
-ctest --preset tsan -L unit -E 'hostile_box_test|profile_test' -j "$jobs" || status=1
+ctest --preset tsan -L unit -E 'hostile_box_test|profile_test|_replay' -j "$jobs" || status=1
 build clang
 ctest --test-dir build/clang -L unit -j "$jobs" --output-on-failure || status=1
+if command -v clang++ > /dev/null; then build fuzz; fi
 # Tests that measure or fill a memory cgroup must not share the machine: they say so themselves (RUN_SERIAL).
 ctest --preset release -j "$jobs" || status=1
 exit $status

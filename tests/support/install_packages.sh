@@ -12,7 +12,7 @@ set -euo pipefail
 
 packages=(
   # to build
-  g++ cmake ninja-build make pkg-config clang clang-format clang-tidy binutils dpkg-dev patch
+  g++ cmake ninja-build make pkg-config clang libclang-rt-dev clang-format clang-tidy binutils dpkg-dev patch
   xz-utils ca-certificates zlib1g-dev libabsl-dev libprotobuf-dev protobuf-compiler libelf-dev libdw-dev
   nlohmann-json3-dev libcli11-dev libgtest-dev libbenchmark-dev
   # to read profiles

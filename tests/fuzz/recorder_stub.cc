@@ -1,0 +1,26 @@
+#include "tests/fuzz/recorder_stub.h"
+
+#include "lib/recorder/dump.h"
+#include "lib/recorder/recorder.h"
+
+namespace heapflare {
+namespace fuzz {
+Asked asked;
+}  // namespace fuzz
+
+namespace recorder {
+
+constinit Recorder recorder = {};
+
+void WriteDump(const DumpRequest& request, DumpResult* result) {
+  ++fuzz::asked.dumps;
+  result->path.Add("/dumps/a.0001.").Add(request.reason.view()).Add(".pb.gz");
+}
+
+void SetInterval(uint64_t bytes) {
+  ++fuzz::asked.intervals;
+  fuzz::asked.interval = bytes;
+}
+
+}  // namespace recorder
+}  // namespace heapflare
