@@ -152,11 +152,15 @@ uint32_t StackTable::InternLocation(uint64_t pc, Checked* checked) {
       }
     }
     Location& location = locations_[index_plus_one - 1];
-    if (location.pc != pc ||
-        Atomic(location.module_plus_one).load(std::memory_order_relaxed) != module ||
-        (module == 0 && !IsCurrent(index_plus_one - 1, checked))) {
-      continue;
+    if (location.pc != pc) continue;
+    const auto placed = Atomic(location.module_plus_one);
+    uint32_t its_module = placed.load(std::memory_order_relaxed);
+    if (its_module == 0) {
+      if (!IsCurrent(index_plus_one - 1, checked)) continue;
+      // Met by somebody who did not find its module.
+      if (module != 0 && placed.compare_exchange_strong(its_module, module)) its_module = module;
     }
+    if (its_module != module) continue;
     // Another thread met it at the same moment and was first: nothing refers to ours, so it is
     // taken back. (One address, one location: profile stores tell locations apart by it.)
     if (mine != kNoLocation) Atomic(locations_[mine].pc).store(0, std::memory_order_release);

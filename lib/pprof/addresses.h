@@ -13,7 +13,9 @@ class Addresses {
   explicit Addresses(const box::Reader& box) : box_(box) {
     // Modules are appended by one thread at a time, so only the last one can be unfinished.
     box::ModuleView module = {};
-    while (box_.module(modules_, &module)) ++modules_;
+    for (; box_.module(modules_, &module); ++modules_) {
+      unloaded_ = unloaded_ || module.state == box::ModuleState::kUnloaded;
+    }
   }
 
   // Modules that can be named; they are 0 .. modules() - 1.
@@ -37,13 +39,17 @@ class Addresses {
     return 0;
   }
 
-  // The address of the call, which is before the return address. False: no module holds it.
-  bool Resolve(const box::Location& location, uint64_t* address) const {
+  // The address of the call, which is before the return address. False: no module holds it. `index`
+  // is the location's.
+  bool Resolve(uint64_t index, const box::Location& location, uint64_t* address) const {
     *address = location.pc - 1;
     box::ModuleView module = {};
     if (location.module_plus_one == 0 || location.module_plus_one > modules_ ||
         !box_.module(location.module_plus_one - 1, &module) || *address < module.start ||
         *address >= module.limit) {
+      // Where libraries came and went it may also be a location of theirs, or there are two without a
+      // module; but no two may have one address.
+      if (unloaded_) *address += (modules_ + 1 + index) % kPlaces << 48;
       return false;
     }
     // Whole dumps ask for the same few modules again and again; only unloaded ones cost a search.
@@ -54,8 +60,12 @@ class Addresses {
   }
 
  private:
+  // Above the bits that addresses of programs have.
+  static constexpr uint64_t kPlaces = 1 << 15;
+
   const box::Reader& box_;
   uint64_t modules_ = 0;
+  bool unloaded_ = false;  // some module is
 };
 
 }  // namespace heapflare::pprof

@@ -221,7 +221,7 @@ class Encoder {
       // A slot that a kill left empty: nothing refers to it, but ids have no gaps.
       uint64_t address = i + 1;
       if (box_.location(i, &location)) {
-        mapping = addresses_.Resolve(location, &address) ? location.module_plus_one : mapping;
+        mapping = addresses_.Resolve(i, location, &address) ? location.module_plus_one : mapping;
       }
       message.Clear();
       message.AddVarint(kLocationId, i + 1);

@@ -76,7 +76,7 @@ bool EncodeLegacyText(const box::Reader& box, Sink* sink) {
       box::Location location = {};
       uint64_t address = 0;
       if (!box.location(stack.frames[k], &location)) continue;
-      addresses.Resolve(location, &address);
+      addresses.Resolve(stack.frames[k], location, &address);
       line.Add(" 0x").AddHex(address + 1);
     }
     if (!Put(&line, sink)) return false;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "lib/recorder/bootstrap_arena.h"
+#include "lib/recorder/own_frames.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -88,7 +89,7 @@ struct ByMalloc;
 
 template <typename... Arguments, void* (*NextAllocator::*kMember)(Arguments...)>
 struct ByMalloc<kMember> {
-  static void* New(Arguments... arguments) {
+  [[HEAPFLARE_CALLS_ALLOCATOR]] static void* New(Arguments... arguments) {
     if (void* block = Plain(arguments...)) return block;
     if (runtime.*kMember == nullptr) {
       // The C++ runtime was loaded after us. Looking it up now is slow and takes the loader lock;

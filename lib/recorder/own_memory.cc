@@ -10,11 +10,21 @@ namespace heapflare::recorder {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr long kFault = -14;  // EFAULT
 
 // process_vm_readv on oneself is always allowed but by seccomp; it copies what it can.
 long Read(const iovec* local, size_t locals, const iovec* remote, size_t remotes) {
   return base::Syscall(SYS_process_vm_readv, base::ProcessId(), base::Arg(local),
                        static_cast<long>(locals), base::Arg(remote), static_cast<long>(remotes), 0);
+}
+
+// Where seccomp forbids that: a mask is read before an impossible `how` is refused, so nothing changes,
+// and no filter can do without this call.
+bool IsReadable(uint64_t address) {
+  constexpr long kNoHow = ~0L;
+  constexpr long kMaskBytes = 8;
+  return base::Syscall(SYS_rt_sigprocmask, kNoHow, static_cast<long>(address), 0, kMaskBytes) !=
+         kFault;
 }
 
 }  // namespace
@@ -38,7 +48,12 @@ size_t ReadablePages(uint64_t page, size_t count) {
                    .iov_len = 1};
     }
     const iovec local = {.iov_base = bytes, .iov_len = now};
-    const long got = Read(&local, 1, remote, now);
+    long got = Read(&local, 1, remote, now);
+    if (got < 0 && got != kFault) {
+      for (got = 0; got < static_cast<long>(now); ++got) {
+        if (!IsReadable(page + (readable + static_cast<size_t>(got)) * kPage)) break;
+      }
+    }
     if (got > 0) readable += static_cast<size_t>(got);
     if (got != static_cast<long>(now)) break;
   }

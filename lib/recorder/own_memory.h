@@ -10,7 +10,7 @@ namespace heapflare::recorder {
 bool ReadOwnMemory(uint64_t address, void* to, size_t bytes);
 
 // How many of the `count` pages from `page` on (a page's address) can be read, up to the first that
-// cannot. 0 also if the kernel forbids to ask.
+// cannot.
 size_t ReadablePages(uint64_t page, size_t count);
 
 }  // namespace heapflare::recorder

@@ -15,6 +15,7 @@
 #include "lib/recorder/identity.h"
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
+#include "lib/recorder/own_frames.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/requests.h"
@@ -181,6 +182,7 @@ void SayProblem(std::string_view line) { base::Say(line); }
 
 void Prepare() {
   if (prepared.load(std::memory_order_acquire) || prepared.exchange(true)) return;
+  FindOwnCode();
   RememberFirstThread();
   base::RememberStderr();
   FindNextAllocator();
@@ -287,10 +289,12 @@ void FinishStartOver() {
 
 void Close() {
   if (!IsOwnProcessId()) return;
-  Phase phase = WaitWhileOpening();
-  while (phase == Phase::kWaiting || phase == Phase::kRecording) {
-    if (recorder.phase.compare_exchange_weak(phase, Phase::kClosed)) break;
-  }
+  // Again if the opening begins at this very moment.
+  Phase phase = Phase::kOpening;
+  do {
+    phase = WaitWhileOpening();
+    if (phase != Phase::kWaiting && phase != Phase::kRecording) return;
+  } while (!recorder.phase.compare_exchange_strong(phase, Phase::kClosed));
   if (phase != Phase::kRecording) return;
   // The mapping stays: other threads may be in the middle of a sample.
   Atomic(recorder.mapping.header().state)

@@ -13,6 +13,7 @@
 #include "lib/box/format.h"
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/next_allocator.h"
+#include "lib/recorder/own_frames.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/unwind.h"
 
@@ -50,9 +51,9 @@ void BookFree(const TakenSample& taken);
 // The cold part of a hook: books what `function(arguments...)` of the next allocator returns.
 // Arguments go by value, so that the hook itself needs no stack frame and its usual path is a jump.
 template <typename... Arguments>
-[[gnu::noinline, gnu::cold]] void* Recorded(size_t bytes, const void* caller,
-                                            void* (*const* function)(Arguments...),
-                                            Arguments... arguments) {
+[[HEAPFLARE_CALLS_ALLOCATOR]] void* Recorded(size_t bytes, const void* caller,
+                                             void* (*const* function)(Arguments...),
+                                             Arguments... arguments) {
   const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   void* const block = (*function)(arguments...);
   if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
@@ -61,9 +62,9 @@ template <typename... Arguments>
 
 // The same for operator new, which may come back to another hook.
 template <typename... Arguments>
-[[gnu::noinline, gnu::cold]] void* RecordedNew(size_t bytes, const void* caller,
-                                               void* (*const* function)(Arguments...),
-                                               const bool* comes_back, Arguments... arguments) {
+[[HEAPFLARE_CALLS_ALLOCATOR]] void* RecordedNew(size_t bytes, const void* caller,
+                                                void* (*const* function)(Arguments...),
+                                                const bool* comes_back, Arguments... arguments) {
   // Only now it is known.
   FindNextAllocator();
   if (!*comes_back) return Recorded(bytes, caller, function, arguments...);
@@ -72,8 +73,8 @@ template <typename... Arguments>
 }
 
 // The same for realloc to `bytes`; `due`: what Sampler::Take said of it.
-[[gnu::noinline, gnu::cold]] inline void* Reallocated(void* old, size_t bytes, bool due,
-                                                      const void* caller) {
+[[HEAPFLARE_CALLS_ALLOCATOR]] inline void* Reallocated(void* old, size_t bytes, bool due,
+                                                       const void* caller) {
   TakenSample taken = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &taken);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
@@ -89,8 +90,8 @@ template <typename... Arguments>
 }
 
 // The same for posix_memalign, which returns its block by another way.
-[[gnu::noinline, gnu::cold]] inline int RecordedPosixMemalign(void** block, size_t alignment,
-                                                              size_t bytes, const void* caller) {
+[[HEAPFLARE_CALLS_ALLOCATOR]] inline int RecordedPosixMemalign(void** block, size_t alignment,
+                                                               size_t bytes, const void* caller) {
   const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   const int error = next.posix_memalign(block, alignment, bytes);
   if (ticket.weight != 0 && error == 0) CommitAllocation(*block, bytes, ticket);

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "lib/box/format.h"
+#include "lib/recorder/own_frames.h"
 #include "lib/recorder/unwind_port.h"
 #include "lib/recorder/unwind_rows.h"
 
@@ -104,7 +105,7 @@ bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint
   uint32_t depth = 0;
   uint32_t flags = 0;
   for (;;) {
-    frames[depth++] = pc;
+    if (!IsOwnFrame(pc)) frames[depth++] = pc;
     hash = std::rotl(hash ^ pc, 29) * 0x9e3779b97f4a7c15;
     uint64_t packed = 0;
     if (__builtin_expect(heapflare_row_find(pc - back, generation, &packed) == 0, 0) &&

@@ -8,6 +8,7 @@
 
 #include "lib/box/format.h"
 #include "lib/recorder/modules.h"
+#include "lib/recorder/own_frames.h"
 #include "lib/recorder/stack_bounds.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/unwind_port.h"
@@ -29,7 +30,8 @@ Walk WalkWithLibunwind(const void* caller, uint64_t* frames, uint32_t capacity) 
     frames[0] = reinterpret_cast<uint64_t>(caller);
     return only_caller;
   }
-  const auto depth = static_cast<uint32_t>(end - first);
+  const auto outermost = std::remove_if(first, end, IsOwnFrame);
+  const auto depth = static_cast<uint32_t>(outermost - first);
   memmove(frames, first, depth * sizeof(*frames));
   if (depth > capacity) return {.depth = capacity, .flags = box::kStackTruncated, .hash = 0};
   return {.depth = depth,

@@ -47,11 +47,13 @@ class Scratch(unittest.TestCase):
                                  f"{done.stdout}{done.stderr}")
         return done.stdout
 
-    def named(self, path, heapflare):
+    def named(self, path, heapflare, two_recorders=False):
         """The profile with function names."""
         self.call(heapflare, "symbolize", path, "-o", path + ".named")
         profile = heap_profile.read(path + ".named")
-        self.assertEqual(heap_profile.heap_faults(profile), [])
+        faults = [fault for fault in heap_profile.heap_faults(profile)
+                  if not (two_recorders and fault == "a stack has frames of the recorder itself")]
+        self.assertEqual(faults, [])
         return profile
 
     def total(self, profile, function, kind):
@@ -86,12 +88,12 @@ class Installed(Scratch):
             self.skipTest(f"{name}: that allocator's archive is not installed")
         return path
 
-    def assert_records(self, *command, **environment):
+    def assert_records(self, *command, two_recorders=False, **environment):
         """The consumer finds heapflare, and its dump holds what it holds."""
         path = os.path.join(self.directory, self.id() + ".pb.gz")
         output = self.call(*command, path, **environment)
         self.assertEqual(output, "active 1 interval 1 set 0\ndump 0\n")
-        self.assert_holds(self.named(path, self.heapflare), HELD)
+        self.assert_holds(self.named(path, self.heapflare, two_recorders), HELD)
 
     def test_lays_out_what_the_readme_says(self):
         for path in ("bin/heapflare", "lib/libheapflare.so", "lib/libheapflare.a",
@@ -119,7 +121,9 @@ class Installed(Scratch):
         self.assert_records(self.program("linked"))
 
     def test_linked_program_may_be_preloaded_as_well(self):
-        self.assert_records(self.program("linked"), LD_PRELOAD=self.library)
+        # Each records. What the preloaded one allocates while it starts goes through the linked one's
+        # hooks, which cannot tell its frames from a library's.
+        self.assert_records(self.program("linked"), LD_PRELOAD=self.library, two_recorders=True)
 
     def test_wrap_linked_into_a_dynamic_program(self):
         self.assert_records(self.program("wrapped"))

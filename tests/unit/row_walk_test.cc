@@ -26,11 +26,13 @@
 
 #include "gtest/gtest.h"
 #include "lib/box/format.h"
+#include "lib/recorder/own_frames.h"
 #include "lib/recorder/unwind_port.h"
 
 extern "C" void* __libc_stack_end;
 
 unsigned heapflare_unwind_generation = 0;
+constinit heapflare::recorder::OwnCode heapflare::recorder::own_code = {};  // there is none
 
 int heapflare_unwind_iterate(unsigned long /*ip*/, int (*callback)(dl_phdr_info*, size_t, void*),
                              void* data) {
