@@ -126,6 +126,9 @@ void Find(NextAllocator* found) {
     KeepOnlyOf(allocator, &table.valloc);
     KeepOnlyOf(allocator, &table.pvalloc);
   }
+  void* (*reallocarray)(void*, size_t, size_t) = nullptr;
+  Look("reallocarray", &reallocarray);
+  table.has_reallocarray = Is(allocator, reallocarray);
   if (Is(allocator, table.free)) {
     KeepOnlyOf(allocator, &table.free_sized);
     KeepOnlyOf(allocator, &table.free_aligned_sized);

@@ -150,6 +150,7 @@ constinit NextAllocator next = {
 #undef HEAPFLARE_BOOT
             .calloc = BootCalloc,
     .realloc = BootRealloc,
+    .has_reallocarray = false,
     .posix_memalign = BootPosixMemalign,
     .malloc_usable_size = BootUsableSize,
 };

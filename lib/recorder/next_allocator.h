@@ -32,6 +32,7 @@ struct NextAllocator {
 #undef HEAPFLARE_MEMBER
   void* (*calloc)(size_t count, size_t size);
   void* (*realloc)(void* block, size_t size);
+  bool has_reallocarray;  // of its own, which is not called; see hooks.inc
   int (*posix_memalign)(void** block, size_t alignment, size_t size);
   size_t (*malloc_usable_size)(void* block);
   // operator new and delete are the runtime's.
