@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs all tests: installs what is missing, builds, and runs them with g++ (everything, fuzzing too), under ASan and
 # UBSan and under TSan (the unit tests).
-# ctest's summary comes last. About ten minutes on two cores.
+# ctest's summary comes last. About 25 minutes on two cores.
 #   tests/run.sh          all
 #   tests/run.sh REGEX    the tests whose names match, g++ only
 set -eu
@@ -10,10 +10,13 @@ cd "$(dirname "$0")/.."
 tests/support/install_packages.sh --lab
 jobs=$(nproc)
 
+# build PRESET [TARGET…]
 build() {
-  cmake --preset "$1" > "build/$1.configure.log" 2>&1 || { cat "build/$1.configure.log"; exit 1; }
-  cmake --build --preset "$1" -j "$jobs" > "build/$1.build.log" 2>&1 ||
-    { tail -n 60 "build/$1.build.log"; exit 1; }
+  local preset=$1
+  shift
+  cmake --preset "$preset" > "build/$preset.configure.log" 2>&1 || { cat "build/$preset.configure.log"; exit 1; }
+  cmake --build --preset "$preset" -j "$jobs" ${1+--target "$@"} > "build/$preset.build.log" 2>&1 ||
+    { tail -n 60 "build/$preset.build.log"; exit 1; }
 }
 
 mkdir -p build
@@ -23,14 +26,14 @@ if [ $# -gt 0 ]; then
 fi
 
 status=0
-build asan
+build asan unit_programs
 ctest --preset asan -L unit -j "$jobs" || status=1
-build tsan
+build tsan unit_programs
 # Left out: what runs in one thread, and takes minutes under TSan.
 ctest --preset tsan -L unit -E 'hostile_box_test|profile_test|_replay' -j "$jobs" || status=1
-build clang
+build clang unit_programs heapflare heapflare_command
 ctest --test-dir build/clang -L unit -j "$jobs" --output-on-failure || status=1
-if command -v clang++ > /dev/null; then build fuzz; fi
+if command -v clang++ > /dev/null; then build fuzz fuzz_targets; fi
 # Tests that measure or fill a memory cgroup must not share the machine: they say so themselves (RUN_SERIAL).
 ctest --preset release -j "$jobs" || status=1
 exit $status

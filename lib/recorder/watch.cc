@@ -15,12 +15,12 @@
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
+#include "lib/recorder/timeline.h"
 #include "lib/recorder/tried_lock.h"
 
 namespace heapflare::recorder {
 namespace {
 
-using box::Atomic;
 using box::kUnknown;
 
 constexpr uint64_t kMiB = 1 << 20;
@@ -44,7 +44,6 @@ constinit Ladder ladder;
 // The level of the hierarchy that is nearest to its limit: whose usage is watched.
 constinit int level = cgroup::kNodeLevel;
 constinit uint64_t last_limit = 0;
-constinit int64_t last_history = 0;
 constinit int64_t last_straw = 0;
 constinit uint64_t last_straw_bytes = 0;
 // The slope, for HEAPFLARE_ETA: bytes per second, averaged over about five seconds.
@@ -195,15 +194,6 @@ void WantEtaDump(const Measurement& now, int64_t time) {
   requests.Post(request);
 }
 
-void AddPoint(box::RegionId ring, const box::TimelinePoint& point) {
-  box::Region& region = recorder.mapping.header().regions[ring];
-  const uint64_t number = region.used;
-  const uint64_t slot = number % region.capacity;
-  if (!recorder.mapping.Reserve(ring, (slot + 1) * region.record_bytes)) return;
-  box::PublishInRing(point, number, recorder.mapping.Records<box::TimelinePoint>(ring) + slot);
-  Atomic(region.used).store(number + 1, std::memory_order_release);
-}
-
 void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t kills,
                 int64_t time) {
   box::Header* header = Header();
@@ -221,14 +211,7 @@ void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t
       .resident = ResidentBytes(),
       .live_heap = box::WholeBytes(box::SumTallies(*header).live_bytes()),
       .oom_kills = kills};
-  AddPoint(box::kRecent, point);
-  if (last_history == 0 || time - last_history >= box::kHistoryPeriodSeconds * kSecond) {
-    last_history = time;
-    AddPoint(box::kHistory, point);
-  }
-  Atomic(header->heartbeat_mono).store(static_cast<uint64_t>(time), std::memory_order_relaxed);
-  Atomic(header->heartbeat_utc)
-      .store(static_cast<uint64_t>(base::UtcNanoseconds()), std::memory_order_relaxed);
+  AppendToTimeline(point);
 }
 
 void NoteLimit(uint64_t limit) {
@@ -302,7 +285,7 @@ void ForgetWatch() {
   next_look.store(0, std::memory_order_relaxed);
   effective_limit.store(kUnknown, std::memory_order_relaxed);
   last_limit = 0;
-  last_history = 0;
+  ForgetTimeline();
   last_straw = 0;
   last_eta = 0;
   slope = 0;
