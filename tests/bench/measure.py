@@ -74,12 +74,12 @@ QUICK = Scale(turns=1, share=0.02)
 
 
 class Bench:
-    def __init__(self, build: Path, scale: Scale, scratch: Path, only: str = ""):
+    def __init__(self, build: Path, scale: Scale, scratch: Path, only: list[str] | None = None):
         self.programs = build / "tests" / "bench"
         self.library = build / "lib" / "libheapflare.so"
         self.scale = scale
         self.scratch = scratch
-        self.only = only
+        self.only = only or [""]
         self.rows: list[Row] = []
         self.failures = 0
 
@@ -144,7 +144,7 @@ class Bench:
         return {name: list_ for name, list_ in values.items() if name not in reasons}, reasons
 
     def measure(self, workload: str, allocator: str, measure: Callable[[Row], None]) -> None:
-        if self.only not in workload:
+        if not any(text in workload for text in self.only):
             return
         row = Row(workload, allocator)
         print(f"{workload}, {allocator} …", file=sys.stderr)

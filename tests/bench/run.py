@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what heapflare costs, beside its peers, and prints a table.
 
-    tests/bench/run.py --build build/release [--quick] [--check] [--only TEXT] [--json FILE] [--markdown FILE]
+    tests/bench/run.py --build build/release [--quick] [--check] [--only TEXT ...] [--json FILE] [--markdown FILE]
 
 Every row compares programs that took turns within this run: the allocator alone, with heapflare, with the
 peer, and again. A cost is the median over the turns of the difference, or quotient, within one turn. So a
@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measures what heapflare costs, beside its peers.")
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build directory, as build/release")
     parser.add_argument("--quick", action="store_true", help="only to see that it works; the numbers mean little")
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose workload contains this")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="rows whose workload contains this, or the next")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a goal is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all measurements (default: DIR/bench.json)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
