@@ -166,7 +166,7 @@ void WriteDump(const DumpRequest& request, DumpResult* result) {
   const int64_t started = base::MonotonicNanoseconds();
   ScanModules();
   const uint32_t number = box::Atomic(header->dumps).load(std::memory_order_relaxed) + 1;
-  const bool by_rule = request.path.size() == 0;
+  const bool by_rule = request.path.empty();
   int error = 0;
   if (by_rule) {
     base::Path directory;

@@ -6,7 +6,7 @@
 
 namespace heapflare::recorder {
 
-constinit FreeFilter free_filter;
+constinit FreeFilter free_filter = {};
 
 void FreeFilter::Prepare() {
   base::Syscall(SYS_madvise, base::Arg(slots_), sizeof(slots_), MADV_NOHUGEPAGE);
