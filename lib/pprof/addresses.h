@@ -26,14 +26,16 @@ class Addresses {
   uint64_t Moved(uint64_t index) const {
     box::ModuleView module = {};
     if (!box_.module(index, &module) || module.state != box::ModuleState::kUnloaded) return 0;
+    // A damaged box; what is there would wrap round.
+    if (module.limit >> kMoveBits != 0) return 0;
     // Asked for every location: with this many modules a search would take too long.
     constexpr uint64_t kMostSearched = 256;
-    if (modules_ > kMostSearched) return (index + 1) << 48;
+    if (modules_ > kMostSearched) return (index + 1) << kMoveBits;
     for (uint64_t i = 0; i < modules_; ++i) {
       box::ModuleView other = {};
       if (i != index && box_.module(i, &other) && other.start < module.limit &&
           module.start < other.limit) {
-        return (index + 1) << 48;
+        return (index + 1) << kMoveBits;
       }
     }
     return 0;
@@ -49,7 +51,10 @@ class Addresses {
         *address >= module.limit) {
       // Where libraries came and went it may also be a location of theirs, or there are two without a
       // module; but no two may have one address.
-      if (unloaded_) *address += (modules_ + 1 + index) % kPlaces << 48;
+      if (unloaded_) {
+        *address =
+            *address % (uint64_t{1} << kMoveBits) + ((modules_ + 1 + index) % kPlaces << kMoveBits);
+      }
       return false;
     }
     // Whole dumps ask for the same few modules again and again; only unloaded ones cost a search.
@@ -60,7 +65,8 @@ class Addresses {
   }
 
  private:
-  // Above the bits that addresses of programs have.
+  // Addresses of programs have fewer bits; above them there are so many other places.
+  static constexpr int kMoveBits = 48;
   static constexpr uint64_t kPlaces = 1 << 15;
 
   const box::Reader& box_;
