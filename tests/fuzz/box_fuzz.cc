@@ -29,24 +29,48 @@ bool IsText(std::string_view text) {
                      [](char c) { return static_cast<uint8_t>(c) >= 0x20 && c != 0x7f; });
 }
 
+// What a proto3 string must be; protobuf's lite runtime does not look.
+bool IsUtf8(const std::string& text) {
+  try {
+    return !nlohmann::json(text).dump().empty();
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
+}
+
+// The records that a view points to were written, and lie in the file. A sanitizer would not see that
+// they lie behind what was written, or in the next region.
+void InRegion(const Reader& reader, std::string_view box, box::RegionId id, const void* from,
+              uint64_t records) {
+  if (records == 0) return;
+  const box::Region& region = reader.header().regions[id];
+  const auto at = static_cast<uint64_t>(static_cast<const char*>(from) - box.data());
+  const uint64_t bytes = records * region.record_bytes;
+  Require(at >= region.offset && at + bytes <= box.size() &&
+              at + bytes <= region.offset + region.used * region.record_bytes,
+          "nothing is read but what was written");
+}
+
 struct Contents {
   uint64_t stacks = 0;  // with counts
   uint64_t live_bytes = 0;
 };
 
-Contents ReadEverything(const Reader& reader) {
+Contents ReadEverything(const Reader& reader, std::string_view box) {
   Contents contents;
   uint64_t sum = 0;
   box::ModuleView module = {};
   for (uint64_t i = 0; i < reader.module_count(); ++i) {
     if (!reader.module(i, &module)) continue;
     Require(module.start < module.limit, "a module has a place");
+    InRegion(reader, box, box::kStrings, module.path.data(), module.path.size());
     for (const char c : module.path) sum += static_cast<uint8_t>(c);
     for (uint32_t k = 0; k < module.build_id_bytes; ++k) sum += module.build_id[k];
   }
   box::StackView stack = {};
   for (uint64_t i = 0; i < reader.stack_count(); ++i) {
     if (!reader.stack(i, &stack)) continue;
+    InRegion(reader, box, box::kFrames, stack.frames, stack.depth);
     for (uint32_t k = 0; k < stack.depth; ++k) sum += stack.frames[k];
     Require(
         stack.live_objects <= stack.allocated_objects && stack.live_bytes <= stack.allocated_bytes,
@@ -115,6 +139,7 @@ void Encoded(const Reader& reader, const pprof::EncodeOptions& options, const Co
   }
   Require(straw || live == contents.live_bytes, "the profile has all bytes of the box");
   CheckLocations(*profile);
+  for (const std::string& text : profile->string_table()) Require(IsUtf8(text), "text is UTF-8");
   for (const int64_t comment : profile->comment()) {
     const std::string& text = profile->string_table(static_cast<int>(comment));
     Require(!text.empty() && IsText(text), "comments are lines of text");
@@ -213,7 +238,7 @@ void FuzzOne(std::string_view bytes) {
   if ((first & kFromFile) != 0) FromFile(alone.view(), opens);
   if (!opens) return;
 
-  const Contents contents = ReadEverything(reader);
+  const Contents contents = ReadEverything(reader, alone.view());
   pprof::EncodeOptions options;
   const box::Header& header = reader.header();
   options.time_utc = header.heartbeat_utc;

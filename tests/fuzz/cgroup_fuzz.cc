@@ -89,6 +89,10 @@ void Controller(cgroup::Version version, std::string_view limit_text, std::strin
   controller.ReadStat(0, &stat);
   controller.ReadEvents(0, &events);
   if (error == 0) Require(cgroup::WorkingSet(usage, stat) <= usage, "a working set is a part");
+  uint64_t expected = 0;
+  const bool is_number = usage_text.size() < 32 && cgroup::ParseBytes(usage_text, &expected);
+  Require((error == 0) == is_number, "a usage is all of its file");
+  Require(error != 0 || usage == expected, "and its number");
   controller.Forget();
 }
 

@@ -1,4 +1,6 @@
 // lib/base: numbers, sizes and text; and the small parsers of names that are made of them.
+#include <strings.h>
+
 #include "lib/base/parse.h"
 #include "lib/base/text.h"
 #include "lib/recorder/tidy.h"
@@ -71,7 +73,12 @@ void FuzzOne(std::string_view bytes) {
   const std::string_view text = alone.view();
   const auto number = ParseNumber(text);
   Require(!number || ParseSize(text) == number, "numbers are sizes");
-  ParseHex(text);
+  if (const auto hex = ParseHex(text)) {
+    base::Text<32> same;
+    same.AddHex(*hex, static_cast<int>(text.size()));
+    Require(same.size() == text.size() && strncasecmp(same.c_str(), text.data(), text.size()) == 0,
+            "a hexadecimal number is all of its digits");
+  }
   if (const auto size = ParseSize(text)) {
     Require(ParseSize(std::string(text) + " ").has_value() || text.back() == '.',
             "space after the unit does no harm");

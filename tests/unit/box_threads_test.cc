@@ -84,7 +84,7 @@ class BoxThreads : public testing::Test {
     EXPECT_TRUE(pprof::EncodeLegacyText(reader, &sink));
   }
 
-  static constexpr uint64_t kBytes = 4 << 20;
+  static constexpr uint64_t kBytes = 8 << 20;
   // The index, plus one, of the module that holds every address; 0: none is known.
   static inline std::atomic<uint32_t> module_now_;
   Mapping mapping_;
@@ -168,7 +168,7 @@ TEST_F(BoxThreads, AnAddressGoesFromThreadToThread) {
 }
 
 TEST_F(BoxThreads, TheSameStackIsTheSameForAll) {
-  constexpr uint32_t kStacks = 400;
+  constexpr uint32_t kStacks = 4000;
   std::vector<uint32_t> found[kThreads];
   Run(
       [&](uint32_t thread) {
@@ -176,7 +176,7 @@ TEST_F(BoxThreads, TheSameStackIsTheSameForAll) {
         for (int round = 0; round < 3; ++round) {
           for (uint32_t i = 0; i < kStacks; ++i) {
             uint64_t frames[8];
-            for (uint32_t k = 0; k < 8; ++k) frames[k] = 0x400000 + (i * 8 + k) % 1500 * 16;
+            for (uint32_t k = 0; k < 8; ++k) frames[k] = 0x400000 + (i * 8 + k) % 6000 * 16;
             // With a key and without: both ways lead to the same stack.
             const uint64_t key = (i + 1) * 0x9e3779b97f4a7c15;
             const uint32_t stack = stacks_.Intern(frames, 8, 0, round == 1 ? 0 : key);
@@ -201,7 +201,7 @@ TEST_F(BoxThreads, TheSameStackIsTheSameForAll) {
     if (!reader.location(i, &location)) continue;
     EXPECT_TRUE(addresses.insert(location.pc).second) << "twice: " << std::hex << location.pc;
   }
-  EXPECT_EQ(addresses.size(), 1500u);
+  EXPECT_EQ(addresses.size(), 6000u);
   uint64_t live = 0;
   StackView stack = {};
   for (uint64_t i = 0; i < reader.stack_count(); ++i) {
