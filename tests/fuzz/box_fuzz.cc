@@ -47,7 +47,8 @@ void InRegion(const Reader& reader, std::string_view box, box::RegionId id, cons
   const auto at = static_cast<uint64_t>(static_cast<const char*>(from) - box.data());
   const uint64_t bytes = records * region.record_bytes;
   Require(at >= region.offset && at + bytes <= box.size() &&
-              at + bytes <= region.offset + region.used * region.record_bytes,
+              at + bytes <=
+                  region.offset + std::min(region.used, region.capacity) * region.record_bytes,
           "nothing is read but what was written");
 }
 
