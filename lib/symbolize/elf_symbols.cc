@@ -1,11 +1,10 @@
 #include "lib/symbolize/elf_symbols.h"
 
 #include <elfutils/libdwfl.h>
-#include <fcntl.h>
 #include <gelf.h>
-#include <unistd.h>
 
 #include "absl/strings/str_format.h"
+#include "lib/target/files.h"
 
 namespace heapflare::symbolize {
 namespace {
@@ -13,10 +12,11 @@ namespace {
 // What is added to the file's addresses, so that the segment with `file_offset` comes to lie at
 // `start`; false if there is none.
 bool FindBias(const std::string& path, uint64_t start, uint64_t file_offset, uint64_t* bias) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  // A profile may name anything: a pipe would hold us up for good.
+  const auto file = target::OpenRegular(path);
+  if (!file.ok()) return false;
   elf_version(EV_CURRENT);
-  Elf* const elf = elf_begin(fd, ELF_C_READ, nullptr);
+  Elf* const elf = elf_begin(file->fd.get(), ELF_C_READ, nullptr);
   size_t count = 0;
   bool found = false;
   if (elf != nullptr && elf_getphdrnum(elf, &count) == 0) {
@@ -33,7 +33,6 @@ bool FindBias(const std::string& path, uint64_t start, uint64_t file_offset, uin
     }
   }
   elf_end(elf);
-  close(fd);
   return found;
 }
 

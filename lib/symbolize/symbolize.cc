@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "lib/profile/frames.h"
 #include "lib/symbolize/elf_symbols.h"
 
@@ -29,7 +30,7 @@ class Writer {
       strings_.emplace(profile->string_table(i), i);
     }
     for (const profile::Function& function : profile->function()) {
-      next_function_ = std::max(next_function_, function.id() + 1);
+      used_.insert(function.id());
     }
   }
 
@@ -40,10 +41,13 @@ class Writer {
   }
 
   uint64_t Function(const std::string& name, const std::string& mangled, const std::string& file) {
-    const auto [entry, is_new] = functions_.emplace(std::pair(mangled, file), next_function_);
+    const auto [entry, is_new] = functions_.emplace(std::pair(mangled, file), 0);
     if (is_new) {
       profile::Function* const function = profile_->add_function();
-      function->set_id(next_function_++);
+      // The lowest that is free: those that are there may go up to the last number.
+      while (used_.contains(next_function_)) ++next_function_;
+      entry->second = next_function_++;
+      function->set_id(entry->second);
       function->set_name(String(name));
       function->set_system_name(String(mangled));
       function->set_filename(String(file));
@@ -55,6 +59,7 @@ class Writer {
   profile::Profile* profile_;
   absl::flat_hash_map<std::string, int64_t> strings_;
   absl::flat_hash_map<std::pair<std::string, std::string>, uint64_t> functions_;
+  absl::flat_hash_set<uint64_t> used_;  // ids of functions that were there before
   uint64_t next_function_ = 1;
 };
 

@@ -1,6 +1,6 @@
 // lib/profile: a profile file, compressed or not, from anywhere; and what is made of it: folded
 // stacks, JSON, symbols.
-#include <map>
+#include <sys/stat.h>
 
 #include "lib/profile/folded.h"
 #include "lib/profile/frames.h"
@@ -10,6 +10,7 @@
 #include "lib/profile/validate.h"
 #include "lib/profile/wire_check.h"
 #include "lib/symbolize/symbolize.h"
+#include "tests/fuzz/file_tree.h"
 #include "tests/fuzz/fuzz_target.h"
 #include "tests/fuzz/string_sink.h"
 
@@ -68,12 +69,16 @@ void AsJson(const Profile& profile) {
   Require(json["samples"].size() == samples, "and all samples that have a value");
 }
 
-// Files that a hostile profile names are not to be opened here: names lead nowhere.
+// Files that a hostile profile names are not to be opened here: all names lead to a pipe, which would
+// hold up who opens it carelessly.
 void Symbolized(Profile profile) {
-  const std::string kNowhere = "/nonexistent/lib.so";
+  static const FileTree tree;
+  static const std::string pipe = tree.root() + "/pipe";
+  static const bool made = mkfifo(pipe.c_str(), 0600) == 0;
+  Require(made, "a pipe can be made");
   for (auto& mapping : *profile.mutable_mapping()) {
     if (mapping.filename() != 0) {
-      *profile.mutable_string_table(static_cast<int>(mapping.filename())) = kNowhere;
+      *profile.mutable_string_table(static_cast<int>(mapping.filename())) = pipe;
     }
   }
   symbolize::Symbolize(&profile);
