@@ -49,15 +49,15 @@ void SleepUntilRung(int64_t timeout_ns) {
   heard = box::Atomic(bell).load(std::memory_order_acquire);
 }
 
-int Requests::Post(const DumpRequest& request) {
+int Requests::Fill(const DumpRequest& request, State state) {
   for (int i = 0; i < kSlots; ++i) {
     Slot& slot = slots_[i];
-    uint32_t state = kFree;
-    if (!slot.state.compare_exchange_strong(state, kFilling, std::memory_order_acquire)) continue;
+    uint32_t free = kFree;
+    if (!slot.state.compare_exchange_strong(free, kFilling, std::memory_order_acquire)) continue;
     slot.request = request;
     slot.path.Clear();
     slot.request.path = slot.path.Add(request.path).view();
-    slot.state.store(kWanted, std::memory_order_release);
+    slot.state.store(state, std::memory_order_release);
     Ring();
     return i;
   }
@@ -97,8 +97,10 @@ bool Requests::Wait(int number, int64_t timeout_ns, DumpResult* result) {
 bool Requests::Serve() {
   bool any = false;
   for (Slot& slot : slots_) {
-    uint32_t state = kWanted;
-    if (!slot.state.compare_exchange_strong(state, kRunning, std::memory_order_acquire)) continue;
+    uint32_t state = slot.state.load(std::memory_order_acquire);
+    if (state != kWanted && state != kLeft) continue;
+    const State begun = state == kWanted ? kRunning : kAbandoned;
+    if (!slot.state.compare_exchange_strong(state, begun, std::memory_order_acquire)) continue;
     any = true;
     slot.result = {};
     WriteDump(slot.request, &slot.result);

@@ -14,9 +14,12 @@ namespace heapflare::recorder {
 
 class Requests {
  public:
-  // Puts the request into a slot and wakes the recorder's thread. The slot's number, or -1: all are
-  // taken.
-  int Post(const DumpRequest& request);
+  // Puts the request into a slot and wakes the recorder's thread. The slot's number, for Wait, which
+  // has to follow; or -1: all are taken.
+  int Post(const DumpRequest& request) { return Fill(request, kWanted); }
+
+  // The same, and nobody waits: the recorder's thread frees the slot. False: all are taken.
+  bool Leave(const DumpRequest& request) { return Fill(request, kLeft) >= 0; }
 
   // Waits for the result and frees the slot. False: not within `timeout_ns`.
   bool Wait(int slot, int64_t timeout_ns, DumpResult* result);
@@ -28,7 +31,8 @@ class Requests {
   void Clear();
 
  private:
-  enum State : uint32_t { kFree, kFilling, kWanted, kRunning, kDone, kAbandoned };
+  // kLeft, kAbandoned: as kWanted, kRunning, but nobody waits (any more).
+  enum State : uint32_t { kFree, kFilling, kWanted, kLeft, kRunning, kDone, kAbandoned };
   struct Slot {
     std::atomic<uint32_t> state;
     DumpRequest request;
@@ -36,6 +40,8 @@ class Requests {
     DumpResult result;
   };
   static constexpr int kSlots = 4;
+
+  int Fill(const DumpRequest& request, State state);
 
   Slot slots_[kSlots] = {};
 };

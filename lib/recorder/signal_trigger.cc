@@ -66,7 +66,8 @@ void PostSignalledDump() {
   if (!signalled.exchange(false, std::memory_order_acquire)) return;
   DumpRequest request;
   request.reason.Add("signal");
-  requests.Post(request);
+  // With all slots taken: at the next tick.
+  if (!requests.Leave(request)) signalled.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace heapflare::recorder

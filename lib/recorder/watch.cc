@@ -127,8 +127,8 @@ void NameRung(const Rung& rung, base::TextWriter* reason) {
   reason->Add("pct");
 }
 
-// Posts a dump if a rung fires; its slot, or -1.
-int StepLadder(const Measurement& now, int64_t time) {
+// Asks for a dump if a rung fires; its slot if somebody will wait for it, or -1.
+int StepLadder(const Measurement& now, int64_t time, bool awaited) {
   if (now.value == kUnknown) return -1;
   const int index = ladder.Step(now.value, now.limit, time);
   if (index < 0) return -1;
@@ -138,7 +138,9 @@ int StepLadder(const Measurement& now, int64_t time) {
   request.limit = now.limit;
   NoteEvent(box::EventKind::kRung, ladder.Threshold(static_cast<uint32_t>(index), now.limit),
             now.value, now.limit, request.reason.view(), now.usage);
-  return requests.Post(request);
+  if (awaited) return requests.Post(request);
+  requests.Leave(request);
+  return -1;
 }
 
 // How many more bytes may be allocated until the next look.
@@ -191,7 +193,7 @@ void WantEtaDump(const Measurement& now, int64_t time) {
   request.reason.Add("eta");
   request.usage = now.value;
   request.limit = now.limit;
-  requests.Post(request);
+  requests.Leave(request);
 }
 
 void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t kills,
@@ -335,7 +337,7 @@ int64_t LookAtMemory() {
   now.value = MetricValue(thread_controller, now.usage, 0);
   WritePoint(now, stat, events.oom_kill, time);
   if (now.value != kUnknown) UpdateSlope(now.value, time);
-  StepLadder(now, time);
+  StepLadder(now, time, false);
   WantEtaDump(now, time);
   watching.store(true, std::memory_order_release);
   return NextTick(now);
@@ -363,7 +365,7 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
                        .value = kUnknown};
     now.value = MetricValue(hook_controller, now.usage, ladder.NextAbove(0, now.limit));
     next_look.store(total + ClockStep(now), std::memory_order_relaxed);
-    slot = StepLadder(now, base::MonotonicNanoseconds());
+    slot = StepLadder(now, base::MonotonicNanoseconds(), true);
   }
   // The ramp stops here, in this thread, until the dump is on disk: that is what makes it complete
   // before the kill.

@@ -50,6 +50,16 @@ class Rungs(ActorTest):
         actor.does(hold(20))
         self.expect_reasons("rung-32MiB", f"rung-{50 * MIB + 1}")
 
+    def test_that_no_allocation_meets_are_seen_by_the_clock_one_after_the_other(self):
+        # Without samples hooks look at nothing. More rungs than dumps can be asked for at once.
+        sizes = [20 + 10 * i for i in range(6)]
+        actor = self.actor(METRIC="rss", SAMPLE_INTERVAL="1GiB",
+                           THRESHOLDS=",".join(f"{mib}MiB" for mib in sizes))
+        actor.does(hold(12))
+        for i in range(len(sizes)):
+            actor.does(hold(10))
+            self.expect_reasons(*(f"rung-{mib}MiB" for mib in sizes[: i + 1]))
+
     def test_are_none_if_the_list_is_empty(self):
         actor = self.actor(LIMIT="32MiB", METRIC="rss", THRESHOLDS="")
         actor.does(hold(40))

@@ -137,6 +137,19 @@ TEST(RequestsOfManyThreads, ThatAreGivenUpFreeTheirSlots) {
   EXPECT_GT(posted, 0);
 }
 
+TEST(Requests, ThatNobodyWaitsForFreeTheirSlots) {
+  requests.Clear();
+  dumps = 0;
+  const Server server;
+  for (int i = 0; i < 20; ++i) {
+    DumpRequest request;
+    ASSERT_TRUE(requests.Leave(request)) << i;
+    const int64_t deadline = base::MonotonicNanoseconds() + 60 * kSecond;
+    while (dumps <= i && base::MonotonicNanoseconds() < deadline) std::this_thread::yield();
+    ASSERT_EQ(dumps, i + 1);
+  }
+}
+
 TEST(TriedLock, GuardsWhatIsBehindIt) {
   TriedLock lock;
   uint64_t guarded = 0;
