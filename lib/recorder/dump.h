@@ -22,6 +22,7 @@ struct DumpRequest {
   uint64_t usage = box::kUnknown;
   uint64_t limit = box::kUnknown;
   pprof::Straw straw = {0, 0};
+  uint32_t ramp_stop = 0;  // its number, if threads are stopped for it (ramp_stop.h)
 };
 
 struct DumpResult {

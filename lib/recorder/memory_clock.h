@@ -2,8 +2,8 @@
 //
 // After every few sampled megabytes, fewer as the next rung comes near, the thread that just
 // allocated reads the cgroup's usage (one pread) and, if a rung is reached, has the recorder's
-// thread write the dump and waits for it, for a tenth of a second at most. A request that is larger
-// than the headroom is noticed before its memory exists.
+// thread write the dump. All threads that sample wait for that (ramp_stop.h). A request that is
+// larger than the headroom is noticed before its memory exists.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,8 @@ namespace heapflare::recorder {
 inline constexpr size_t kLargeRequest = 1 << 20;
 
 // `bytes` more were allocated, by estimate. `may_look`: false inside a signal handler that
-// interrupted the recorder, and where the stack ends; the bytes then count towards the next look.
+// interrupted the recorder, and where the stack ends; the bytes then count towards the next look,
+// and nothing is waited for.
 void AdvanceMemoryClock(uint64_t bytes, bool may_look);
 
 // A request of `bytes` by `stack` is about to be passed on. If it is larger than the headroom, a

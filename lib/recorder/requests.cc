@@ -1,6 +1,7 @@
 #include "lib/recorder/requests.h"
 
 #include "lib/base/syscall.h"
+#include "lib/recorder/ramp_stop.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/thread.h"
 
@@ -104,6 +105,7 @@ bool Requests::Serve() {
     any = true;
     slot.result = {};
     WriteDump(slot.request, &slot.result);
+    ramp_stop.End(slot.request.ramp_stop);
     state = kRunning;
     if (!slot.state.compare_exchange_strong(state, kDone, std::memory_order_release)) {
       slot.state.store(kFree, std::memory_order_release);

@@ -11,6 +11,7 @@
 #include "lib/recorder/ladder.h"
 #include "lib/recorder/memory_clock.h"
 #include "lib/recorder/own_process.h"
+#include "lib/recorder/ramp_stop.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread.h"
@@ -127,20 +128,20 @@ void NameRung(const Rung& rung, base::TextWriter* reason) {
   reason->Add("pct");
 }
 
-// Asks for a dump if a rung fires; its slot if somebody will wait for it, or -1.
-int StepLadder(const Measurement& now, int64_t time, bool awaited) {
-  if (now.value == kUnknown) return -1;
+// If a rung fires, asks for a dump, and threads wait for it.
+void StepLadder(const Measurement& now, int64_t time) {
+  if (now.value == kUnknown) return;
   const int index = ladder.Step(now.value, now.limit, time);
-  if (index < 0) return -1;
+  if (index < 0) return;
   DumpRequest request;
   NameRung(ladder.rung(static_cast<uint32_t>(index)), &request.reason);
   request.usage = now.value;
   request.limit = now.limit;
   NoteEvent(box::EventKind::kRung, ladder.Threshold(static_cast<uint32_t>(index), now.limit),
             now.value, now.limit, request.reason.view(), now.usage);
-  if (awaited) return requests.Post(request);
-  requests.Leave(request);
-  return -1;
+  // Before it can be done.
+  request.ramp_stop = ramp_stop.Begin();
+  if (!requests.Leave(request)) ramp_stop.End(request.ramp_stop);
 }
 
 // How many more bytes may be allocated until the next look.
@@ -254,6 +255,24 @@ int64_t NextTick(const Measurement& now) {
   return std::clamp(static_cast<int64_t>(seconds * kSecond), 5 * kMillisecond, kSecond);
 }
 
+void LookFromHook() {
+  const uint64_t total =
+      clock_bytes.fetch_add(thread_state.clock_bytes, std::memory_order_relaxed) +
+      thread_state.clock_bytes;
+  thread_state.clock_bytes = 0;
+  if (total < next_look.load(std::memory_order_relaxed) || !Watching(total) || !IsOwnProcessId()) {
+    return;
+  }
+  const TryLook look;
+  if (!look) return;
+  Measurement now = {.usage = ReadUsage(&hook_controller),
+                     .limit = effective_limit.load(std::memory_order_relaxed),
+                     .value = kUnknown};
+  now.value = MetricValue(hook_controller, now.usage, ladder.NextAbove(0, now.limit));
+  next_look.store(total + ClockStep(now), std::memory_order_relaxed);
+  StepLadder(now, base::MonotonicNanoseconds());
+}
+
 }  // namespace
 
 uint64_t CoarseNow() {
@@ -282,6 +301,7 @@ void ForgetWatch() {
   watching.store(false, std::memory_order_relaxed);
   tired_of_waiting.store(false, std::memory_order_relaxed);
   looking.Reset();
+  ramp_stop.Reset();
   coarse_now.store(0, std::memory_order_relaxed);
   clock_bytes.store(0, std::memory_order_relaxed);
   next_look.store(0, std::memory_order_relaxed);
@@ -337,7 +357,7 @@ int64_t LookAtMemory() {
   now.value = MetricValue(thread_controller, now.usage, 0);
   WritePoint(now, stat, events.oom_kill, time);
   if (now.value != kUnknown) UpdateSlope(now.value, time);
-  StepLadder(now, time, false);
+  StepLadder(now, time);
   WantEtaDump(now, time);
   watching.store(true, std::memory_order_release);
   return NextTick(now);
@@ -348,28 +368,10 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look) {
   // line.
   constexpr uint64_t kPortion = 64 << 10;
   thread_state.clock_bytes += bytes;
-  if (thread_state.clock_bytes < kPortion || !may_look) return;
-  const uint64_t total =
-      clock_bytes.fetch_add(thread_state.clock_bytes, std::memory_order_relaxed) +
-      thread_state.clock_bytes;
-  thread_state.clock_bytes = 0;
-  if (total < next_look.load(std::memory_order_relaxed) || !Watching(total) || !IsOwnProcessId()) {
-    return;
-  }
-  int slot = -1;
-  {
-    const TryLook look;
-    if (!look) return;
-    Measurement now = {.usage = ReadUsage(&hook_controller),
-                       .limit = effective_limit.load(std::memory_order_relaxed),
-                       .value = kUnknown};
-    now.value = MetricValue(hook_controller, now.usage, ladder.NextAbove(0, now.limit));
-    next_look.store(total + ClockStep(now), std::memory_order_relaxed);
-    slot = StepLadder(now, base::MonotonicNanoseconds(), true);
-  }
-  // The ramp stops here, in this thread, until the dump is on disk: that is what makes it complete
-  // before the kill.
-  if (slot >= 0) requests.Wait(slot, 100 * kMillisecond, nullptr);
+  if (!may_look) return;
+  if (thread_state.clock_bytes >= kPortion) LookFromHook();
+  // The ramp stops here until the dump is on disk: that is what makes it complete before the kill.
+  ramp_stop.Wait();
 }
 
 void BeforeLargeRequest(size_t bytes, uint32_t stack) {

@@ -2,13 +2,17 @@
 // of frees, the slots of requests, the lock that is only tried. Says most under TSan (preset tsan).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "lib/base/syscall.h"
 #include "lib/recorder/free_filter.h"
+#include "lib/recorder/own_process.h"
+#include "lib/recorder/ramp_stop.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread.h"
@@ -24,6 +28,7 @@ std::atomic<bool> slow = false;
 std::atomic<bool> release = false;
 }  // namespace
 int ThreadOfRecorder() { return 1; }
+bool IsOwnProcessId() { return true; }
 void WriteDump(const DumpRequest& request, DumpResult* result) {
   while (slow && !release) std::this_thread::yield();
   ++dumps;
@@ -148,6 +153,56 @@ TEST(Requests, ThatNobodyWaitsForFreeTheirSlots) {
     while (dumps <= i && base::MonotonicNanoseconds() < deadline) std::this_thread::yield();
     ASSERT_EQ(dumps, i + 1);
   }
+}
+
+// When each of many threads that sample came through, CLOCK_MONOTONIC in ns.
+std::vector<int64_t> WaitTogether() {
+  std::vector<int64_t> passed(kThreads);
+  std::vector<std::thread> threads;
+  for (int64_t& time : passed) {
+    threads.emplace_back([&time] {
+      ramp_stop.Wait();
+      time = base::MonotonicNanoseconds();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return passed;
+}
+
+TEST(RampStop, HoldsEveryThreadUntilTheDumpIsWritten) {
+  requests.Clear();
+  ramp_stop.Reset();
+  slow = true;
+  release = false;
+  DumpRequest request;
+  const int64_t begun = base::MonotonicNanoseconds();
+  request.ramp_stop = ramp_stop.Begin();
+  ASSERT_TRUE(requests.Leave(request));
+  const Server server;
+  std::atomic<int64_t> written = 0;
+  std::thread clock([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    written = base::MonotonicNanoseconds();
+    release = true;
+  });
+  const std::vector<int64_t> passed = WaitTogether();
+  clock.join();
+  slow = false;
+  // On a machine that is slow enough, patience may have ended first.
+  const int64_t earliest = std::min(written.load(), begun + RampStop::kLongest);
+  for (const int64_t time : passed) EXPECT_GE(time, earliest);
+}
+
+TEST(RampStop, EndsWithoutADumpForAllAtOnce) {
+  ramp_stop.Reset();
+  const int64_t before = base::MonotonicNanoseconds();
+  const uint32_t dump = ramp_stop.Begin();
+  for (const int64_t time : WaitTogether()) EXPECT_GE(time, before + RampStop::kLongest);
+  // A late end takes nothing away from the next one.
+  const int64_t next = base::MonotonicNanoseconds();
+  ramp_stop.Begin();
+  ramp_stop.End(dump);
+  for (const int64_t time : WaitTogether()) EXPECT_GE(time, next + RampStop::kLongest);
 }
 
 TEST(TriedLock, GuardsWhatIsBehindIt) {
