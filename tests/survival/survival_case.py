@@ -169,8 +169,8 @@ class SurvivalCase(unittest.TestCase):
             environment["LD_PRELOAD"] = " ".join(preload)
         return environment
 
-    def run_program(self, way, program, *arguments, timeout=60, environment=(), **options):
-        """Runs it to its end, which must come within `timeout` seconds."""
+    def run_program(self, way, program, *arguments, timeout=None, environment=(), **options):
+        """Runs it to its end, which must come within `timeout` seconds (60; long versions: 600)."""
         environment = self.environment(way, **dict(environment))
         if isinstance(options.get("user"), int) and way is not None:
             # The directories are the user's.
@@ -182,7 +182,7 @@ class SurvivalCase(unittest.TestCase):
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True, cwd=self.directory, **options)  # fmt: skip
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
+            stdout, stderr = process.communicate(timeout=timeout or (600 if LONG else 60))
         except subprocess.TimeoutExpired:
             stacks = stacks_of(process.pid)
             os.killpg(process.pid, signal.SIGKILL)
