@@ -45,6 +45,12 @@ absl::Status Compressed(pprof::Sink* sink, Encode encode) {
   return encode(gzip.get()) && gzip->Finish() ? absl::OkStatus() : SinkFailed();
 }
 
+absl::Status ExportPprof(const Profile& profile, pprof::Sink* sink) {
+  const std::string bytes = profile.SerializeAsString();
+  return Compressed(sink,
+                    [&](pprof::Sink* gzip) { return gzip->Write(bytes.data(), bytes.size()); });
+}
+
 }  // namespace
 
 const Format* FindFormat(std::string_view name) {
@@ -69,17 +75,19 @@ pprof::EncodeOptions DescribeBox(const target::BoxFile& box, target::Life life) 
 }
 
 absl::Status ExportBox(const target::BoxFile& box, target::Life life, Format::Id format,
-                       const std::string& sample_type, pprof::Sink* sink) {
+                       const std::string& sample_type, const Refine& refine, pprof::Sink* sink) {
   const pprof::EncodeOptions options = DescribeBox(box, life);
-  if (format == Format::kPprof) {
+  if (format == Format::kPprof && !refine) {
     return Compressed(
         sink, [&](pprof::Sink* gzip) { return pprof::Encode(box.reader(), options, gzip); });
   }
   if (format == Format::kGperftools) {
     return pprof::EncodeLegacyText(box.reader(), sink) ? absl::OkStatus() : SinkFailed();
   }
-  const auto profile = FromBox(box.reader(), options);
+  auto profile = FromBox(box.reader(), options);
   if (!profile.ok()) return About(box.path(), profile.status());
+  if (refine) refine(&*profile);
+  if (format == Format::kPprof) return ExportPprof(*profile, sink);
   const absl::Status status =
       format == Format::kFolded
           ? ExportFolded(*profile, sample_type, sink)
@@ -88,19 +96,17 @@ absl::Status ExportBox(const target::BoxFile& box, target::Life life, Format::Id
 }
 
 absl::Status ExportFile(const std::string& path, Format::Id format, const std::string& sample_type,
-                        pprof::Sink* sink) {
+                        const Refine& refine, pprof::Sink* sink) {
   if (format == Format::kGperftools) {
     return absl::InvalidArgumentError(
         path + ": a profile cannot become gperftools text, only a box can; try --format=folded");
   }
   const auto bytes = ReadUncompressed(path);
   if (!bytes.ok()) return bytes.status();
-  const auto profile = Parse(*bytes);
+  auto profile = Parse(*bytes);
   if (!profile.ok()) return About(path, profile.status());
-  if (format == Format::kPprof) {
-    return Compressed(sink,
-                      [&](pprof::Sink* gzip) { return gzip->Write(bytes->data(), bytes->size()); });
-  }
+  if (refine) refine(&*profile);
+  if (format == Format::kPprof) return ExportPprof(*profile, sink);
   const absl::Status status = format == Format::kFolded ? ExportFolded(*profile, sample_type, sink)
                                                         : WriteJson(*profile, nullptr, sink);
   return status.ok() ? status : About(path, status);

@@ -277,7 +277,7 @@ void ParseVariable(std::string_view name, std::string_view value, Settings* sett
     return;
   }
   // Set for the command, not for the recorder.
-  if (name == "HEAPFLARE_LIBRARY") return;
+  if (name == "HEAPFLARE_LIBRARY" || name == "HEAPFLARE_SYMBOL_CACHE") return;
   base::Text<512> line;
   AddFound(name, &line);
   report(line.Add(": no such variable; ignored").view());

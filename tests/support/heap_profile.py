@@ -34,6 +34,7 @@ class Location:
     mapping_id: int = 0
     address: int = 0
     functions: list = field(default_factory=list)  # innermost first; empty: not symbolized
+    lines: list = field(default_factory=list)  # (system name, file, line) of each of these
 
 
 @dataclass
@@ -191,7 +192,8 @@ def _parse(data):
     functions = {}
     for encoded in raw["function"]:
         function = _message(encoded, _FUNCTION)
-        functions[function["id"]] = text(function["name"])
+        functions[function["id"]] = (text(function["name"]), text(function["system_name"]),
+                                     text(function["file"]))
 
     mappings = []
     for encoded in raw["mapping"]:
@@ -204,12 +206,16 @@ def _parse(data):
     locations = []
     for encoded in raw["location"]:
         l = _message(encoded, _LOCATION)
-        lines = [_message(line, _LINE)["function_id"] for line in l["line"]]
-        missing = [line for line in lines if line not in functions]
+        lines = [_message(line, _LINE) for line in l["line"]]
+        missing = [line["function_id"] for line in lines if line["function_id"] not in functions]
         if missing:
             raise ProfileError(f"location {l['id']} uses function {missing[0]}, which is missing")
-        names = [functions[line] for line in lines]
-        locations.append(Location(l["id"], l["mapping_id"], l["address"], names))
+        names = [functions[line["function_id"]] for line in lines]
+        locations.append(
+            Location(l["id"], l["mapping_id"], l["address"], [name for name, _, _ in names],
+                     [(system_name, file, line["line"])
+                      for (_, system_name, file), line in zip(names, lines)])
+        )  # fmt: skip
     by_id = {location.id: location for location in locations}
 
     samples = []

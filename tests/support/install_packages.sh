@@ -24,6 +24,8 @@ packages=(
   redis-server redis-tools nginx-light wrk sqlite3 python3 musl-tools
   # what scripts call
   procps curl file jq strace gdb valgrind heaptrack
+  # debug information in all its shapes
+  dwz debuginfod libdebuginfod1 llvm
 )
 lab_packages=(qemu-system-x86 busybox-static runc)
 # Units that come with packages from the list; the tests start their own instances.

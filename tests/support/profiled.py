@@ -26,7 +26,7 @@ DUMP = re.compile(r"(?P<program>.+)\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<number>\d
                   r"\.pb\.gz")
 
 # Whether a stack was followed to its very end: where the loader, libc or a thread begins.
-ROOTS = re.compile(r"(_start|__libc_start_main|__libc_start_call_main|_dl_start_user|_dl_start|"
+ROOTS = re.compile(r"(_start|__libc_start_main(_impl)?|__libc_start_call_main|_dl_start_user|_dl_start|"
                    r"_dl_relocate_object|clone3?|__clone3?|__GI___clone3?|start_thread)(@.*)?$")
 # What `heapflare run --allocator=` offers; "" is the one that the program has anyway.
 ALLOCATORS = ("", "jemalloc", "tcmalloc", "mimalloc")
@@ -173,8 +173,12 @@ class ProfiledTest(unittest.TestCase):
 
 
 def under(function):
-    """A filter for Profile.total: samples with this function in their stack."""
-    return lambda sample: any(name == function or name.startswith((function + "(", function + "@"))
+    """A filter for Profile.total: samples with this function in their stack.
+
+    libc's debug information calls __libc_start_main, as the symbol table has it, ..._impl.
+    """
+    names = (function, f"{function}_impl")
+    return lambda sample: any(name in names or name.startswith((function + "(", function + "@"))
                               for name in sample.functions())
 
 

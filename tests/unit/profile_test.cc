@@ -302,13 +302,14 @@ TEST(Export, OffersEveryFormatOfABox) {
   ASSERT_TRUE(file.ok());
   for (const Format& format : kFormats) {
     StringSink sink;
-    const absl::Status status = ExportBox(*file, target::Life::kDead, format.id, "", &sink);
+    const absl::Status status =
+        ExportBox(*file, target::Life::kDead, format.id, "", nullptr, &sink);
     EXPECT_TRUE(status.ok()) << format.name << ": " << status;
     EXPECT_GT(sink.text.size(), 100u) << format.name;
   }
   StringSink sink;
   EXPECT_TRUE(absl::IsInvalidArgument(
-      ExportBox(*file, target::Life::kDead, Format::kFolded, "in_use", &sink)));
+      ExportBox(*file, target::Life::kDead, Format::kFolded, "in_use", nullptr, &sink)));
 }
 
 }  // namespace

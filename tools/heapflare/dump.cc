@@ -11,6 +11,8 @@
 #include "lib/profile/export.h"
 #include "lib/profile/fd_sink.h"
 #include "lib/profile/json.h"
+#include "lib/symbolize/symbol_cache.h"
+#include "lib/symbolize/symbolize.h"
 #include "lib/target/box_file.h"
 #include "lib/target/files.h"
 #include "lib/target/human.h"
@@ -25,6 +27,12 @@ struct Source {
   std::string path;
   std::optional<target::BoxFile> box;  // else it is a profile file
   target::Life life = target::Life::kDead;
+  int pid = 0;  // in our PID namespace, if that is known
+};
+
+struct Options {
+  std::string sample_type;
+  bool symbols = true;
 };
 
 absl::StatusOr<Source> Open(const std::string& text) {
@@ -35,16 +43,25 @@ absl::StatusOr<Source> Open(const std::string& text) {
   auto box = target::BoxFile::Load(target->path);
   if (!box.ok()) return box.status();
   source.box = std::move(*box);
+  source.pid = target->pid;
   source.life = target->pid != 0 ? target::Life::kAlive : target::LifeOf(source.box->header());
   return source;
 }
 
-absl::Status Export(const Source& source, const profile::Format& format,
-                    const std::string& sample_type, int fd, const std::string& shown) {
+absl::Status Export(const Source& source, const profile::Format& format, const Options& options,
+                    int fd, const std::string& shown) {
   profile::FdSink sink(fd);
+  profile::Refine refine;
+  if (options.symbols && format.id != profile::Format::kGperftools) {
+    refine = [&source](profile::Profile* profile) {
+      symbolize::Symbolize(profile,
+                           {.pid = source.pid, .cache_directory = symbolize::CacheDirectory()});
+    };
+  }
   absl::Status status =
-      source.box ? profile::ExportBox(*source.box, source.life, format.id, sample_type, &sink)
-                 : profile::ExportFile(source.path, format.id, sample_type, &sink);
+      source.box ? profile::ExportBox(*source.box, source.life, format.id, options.sample_type,
+                                      refine, &sink)
+                 : profile::ExportFile(source.path, format.id, options.sample_type, refine, &sink);
   if (status.ok() && !sink.Flush()) status = absl::InternalError("");
   if (!absl::IsInternal(status)) return status;
   if (sink.error() != 0) return target::FileError(shown, "cannot be written", sink.error());
@@ -82,11 +99,11 @@ std::string NameFor(const Source& source, const profile::Format& format) {
 
 // Returns the path of the file that was written.
 absl::StatusOr<std::string> WriteTo(const Source& source, const profile::Format& format,
-                                    const std::string& sample_type, const std::string& output) {
+                                    const Options& options, const std::string& output) {
   if (!output.empty() && IsSpecial(output) && !IsDirectory(output)) {
     const target::Descriptor fd(open(output.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
     if (fd.get() < 0) return target::FileError(output, "cannot be written", errno);
-    const absl::Status status = Export(source, format, sample_type, fd.get(), output);
+    const absl::Status status = Export(source, format, options, fd.get(), output);
     if (!status.ok()) return status;
     return output;
   }
@@ -96,7 +113,7 @@ absl::StatusOr<std::string> WriteTo(const Source& source, const profile::Format&
   const std::string path = named ? FollowLinks(output) : directory + NameFor(source, format);
   auto file = target::NewFile::Create(path);
   if (!file.ok()) return file.status();
-  absl::Status status = Export(source, format, sample_type, file->fd(), path);
+  absl::Status status = Export(source, format, options, file->fd(), path);
   if (!status.ok()) return status;
   if (!named) return file->TakeFreeName(format.suffix);
   status = file->Replace();
@@ -120,7 +137,8 @@ int RunDump(const Arguments& arguments) {
   std::string target_text;
   std::string output;
   std::string format_name = "pprof";
-  std::string sample_type;
+  Options options;
+  bool no_symbols = false;
   bool json = false;
   std::string formats;
   for (const profile::Format& format : profile::kFormats) {
@@ -134,9 +152,11 @@ int RunDump(const Arguments& arguments) {
                           "directory, and by default, a new name is chosen");
   parser.app().add_option("--format", format_name, formats)->default_str("pprof");
   parser.app().add_option(
-      "--type", sample_type,
+      "--type", options.sample_type,
       "Sample type of folded stacks: alloc_objects, alloc_space, inuse_objects, "
       "inuse_space (the default)");
+  parser.app().add_flag("--no-symbols", no_symbols,
+                        "Leave out names: addresses only, as the box has them");
   parser.app().add_flag("--json", json, "Describe the result as JSON instead of printing its path");
   if (const auto code = parser.Parse(arguments)) return *code;
 
@@ -145,7 +165,8 @@ int RunDump(const Arguments& arguments) {
     return parser.Misused(absl::StrFormat(
         "--format '%s': not a format; formats are pprof, gperftools, folded, json", format_name));
   }
-  if (!sample_type.empty() && format->id != profile::Format::kFolded) {
+  options.symbols = !no_symbols;
+  if (!options.sample_type.empty() && format->id != profile::Format::kFolded) {
     return parser.Misused("--type: only folded stacks show one sample type; add --format=folded");
   }
   const bool to_stdout = output == "-";
@@ -158,13 +179,12 @@ int RunDump(const Arguments& arguments) {
   const auto source = Open(target_text);
   if (!source.ok()) return parser.Fail(source.status());
   if (to_stdout) {
-    const absl::Status status =
-        Export(*source, *format, sample_type, STDOUT_FILENO, "standard output");
+    const absl::Status status = Export(*source, *format, options, STDOUT_FILENO, "standard output");
     if (!status.ok()) return parser.Fail(status);
   }
   std::string path = output;
   if (!to_stdout) {
-    const auto written = WriteTo(*source, *format, sample_type, output);
+    const auto written = WriteTo(*source, *format, options, output);
     if (!written.ok()) return parser.Fail(written.status());
     path = *written;
   }

@@ -5,6 +5,7 @@
 #include "lib/pprof/gzip.h"
 #include "lib/profile/fd_sink.h"
 #include "lib/profile/load.h"
+#include "lib/symbolize/symbol_cache.h"
 #include "lib/target/files.h"
 #include "tools/heapflare/command.h"
 
@@ -34,7 +35,8 @@ int RunSymbolize(const Arguments& arguments) {
 
   auto profile = profile::LoadFile(input);
   if (!profile.ok()) return parser.Fail(profile.status());
-  const symbolize::Result result = symbolize::Symbolize(&*profile);
+  const symbolize::Result result =
+      symbolize::Symbolize(&*profile, {.pid = 0, .cache_directory = symbolize::CacheDirectory()});
   const absl::Status written = WriteCompressed(output, profile->SerializeAsString());
   if (!written.ok()) return parser.Fail(written);
   absl::PrintF("%s\n", output);
