@@ -24,6 +24,9 @@ void AdvanceMemoryClock(uint64_t bytes, bool may_look);
 // dump is made first (reason "straw") that names the stack.
 void BeforeLargeRequest(size_t bytes, uint32_t stack);
 
+// In a forked child.
+void ForgetMemoryClock();
+
 // CLOCK_MONOTONIC, ns, as of the last look of the recorder's thread: up to a second old, but free.
 uint64_t CoarseNow();
 
