@@ -211,12 +211,13 @@ SteppingOptions ParseSteppingOptions(int argc, char** argv) {
 
 }  // namespace
 
-int RunStepping(int argc, char** argv, int (*run)(const SteppingOptions& options)) {
+int RunStepping(int argc, char** argv, Faults (*run)(const SteppingOptions& options)) {
   try {
     const SteppingOptions options = ParseSteppingOptions(argc, argv);
-    const int status = run(options);
+    const Faults faults = run(options);
     fs::remove_all(options.programs.directory);
-    return status;
+    for (const std::string& fault : faults) std::printf("%s\n", fault.c_str());
+    return faults.empty() ? 0 : 1;
   } catch (const std::runtime_error& error) {
     std::printf("%s: %s\n", argv[0], error.what());
     return std::strstr(error.what(), "not allowed") != nullptr ? 77 : 1;

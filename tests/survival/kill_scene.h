@@ -100,9 +100,9 @@ struct SteppingOptions {
   std::string only;  // the name of one scenario; empty: all
   bool all = false;  // --long
 };
-// The main function of both: parses, runs, cleans up. Exit status: that of `run`, 77 where ptrace is
-// not allowed.
-int RunStepping(int argc, char** argv, int (*run)(const SteppingOptions& options));
+// The main function of both: parses, runs, cleans up, prints the faults. Exit status: 0, 1 for a
+// fault, 77 where ptrace is not allowed.
+int RunStepping(int argc, char** argv, Faults (*run)(const SteppingOptions& options));
 
 void AppendTo(Faults* all, const Faults& some, const std::string& where);
 

@@ -303,7 +303,7 @@ class DumpPassage {
   long directory_time_ = 0;
 };
 
-int Run(const SteppingOptions& options) {
+Faults Run(const SteppingOptions& options) {
   std::mt19937_64 random(std::random_device{}());
   Faults faults;
   Figures total;
@@ -360,8 +360,7 @@ int Run(const SteppingOptions& options) {
     add("dump", figures);
   }
   print("in all", total);
-  for (const std::string& fault : faults) std::printf("%s\n", fault.c_str());
-  return faults.empty() ? 0 : 1;
+  return faults;
 }
 
 }  // namespace

@@ -340,7 +340,7 @@ constexpr Once kOnce[] = {
     {kNewStack, Handler::kJump, {499, 13}},
 };
 
-int Run(const SteppingOptions& options) {
+Faults Run(const SteppingOptions& options) {
   Faults faults;
   std::printf("%-18s %-24s %9s %9s %9s %9s %9s\n", "interrupted", "by a handler that", "signals",
               "blocked", "runs", "children", "stepped");
@@ -391,8 +391,7 @@ int Run(const SteppingOptions& options) {
     add(kLargeMalloc.name, kHandlers[0], figures);
   }
   row("in all", "", total);
-  for (const std::string& fault : faults) std::printf("%s\n", fault.c_str());
-  return faults.empty() ? 0 : 1;
+  return faults;
 }
 
 }  // namespace

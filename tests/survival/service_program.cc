@@ -189,19 +189,24 @@ void ExpectAgreement(const char* after) {
 constexpr uid_t kUser = 12345;
 constexpr gid_t kGroups[] = {2001, 2002, 2003};
 
+std::atomic<bool> stop = false;
+
+// A thread that allocates now and then, until `stop`.
+pthread_t StartChurning() {
+  pthread_t thread;
+  CHECK(pthread_create(
+            &thread, nullptr,
+            [](void*) -> void* {
+              while (!stop) Churn(1), usleep(100);
+              return nullptr;
+            },
+            nullptr) == 0);
+  return thread;
+}
+
 int ChangesUser(int argc, char** argv) {
   const std::string how = argc > 0 ? argv[0] : "for_good";
-  static std::atomic<bool> stop = false;
-  pthread_t threads[2];
-  for (pthread_t& thread : threads) {
-    CHECK(pthread_create(
-              &thread, nullptr,
-              [](void*) -> void* {
-                while (!stop) Churn(1), usleep(100);
-                return nullptr;
-              },
-              nullptr) == 0);
-  }
+  pthread_t threads[] = {StartChurning(), StartChurning()};
   Churn(50);
   usleep(50'000);
   if (how == "for_good") {
@@ -286,15 +291,7 @@ int Unshares(int argc, char** argv) {
 
 // Waits to be looked at by a debugger, allocating.
 int Idles(int, char**) {
-  static std::atomic<bool> stop = false;
-  pthread_t thread;
-  CHECK(pthread_create(
-            &thread, nullptr,
-            [](void*) -> void* {
-              while (!stop) Churn(1), usleep(100);
-              return nullptr;
-            },
-            nullptr) == 0);
+  pthread_t thread = StartChurning();
   printf("ready\n");
   fflush(stdout);
   char byte = 0;
