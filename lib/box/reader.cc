@@ -149,8 +149,15 @@ bool Reader::sample(uint64_t slot, Sample* sample) const {
 
 Reader::Range Reader::RingRange(RegionId id) const {
   const Region& region = header_.regions[id];
-  return {.first = region.used > region.capacity ? region.used - region.capacity : 0,
-          .end = region.used};
+  const uint64_t present = InFile(id, region.capacity);
+  if (present == region.capacity) {
+    return {.first = region.used > region.capacity ? region.used - region.capacity : 0,
+            .end = region.used};
+  }
+  // Cut off within the ring, or claiming to be far larger than the file: the first slots are there,
+  // so what was written to them since number 0 came by last. Nobody shall look for all the others.
+  const uint64_t lap = region.used == 0 ? 0 : (region.used - 1) / region.capacity * region.capacity;
+  return {.first = lap, .end = lap + std::min(region.used - lap, present)};
 }
 
 template <typename T>

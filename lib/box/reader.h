@@ -60,7 +60,8 @@ class Reader {
   uint64_t sample_slots() const { return InFile(kSamples, header_.regions[kSamples].capacity); }
   bool sample(uint64_t slot, Sample* sample) const;
 
-  // The points that a ring still holds are numbered [first, end); some may be missing.
+  // The points that a ring still holds are numbered [first, end), no more than lie within the file;
+  // some may be missing.
   struct Range {
     uint64_t first;
     uint64_t end;

@@ -141,6 +141,54 @@ TEST(HostileBox, WithCountersThatCannotBeIsReadAllTheSame) {
   EXPECT_NE(profile::Summary(*loaded).find("600 stacks"), std::string::npos);
 }
 
+// A ring that claims as many slots as the largest box could hold, of which the file has a few: a
+// reader that looks for each of them is busy for a while, and there are three rings.
+TEST(HostileBox, WhoseRingsClaimMoreThanTheFileHoldsIsReadNoLongerThanTheFileIs) {
+  std::string bad = GoodBox();
+  box::Header header = {};
+  memcpy(&header, bad.data(), sizeof(header));
+  header.file_bytes = box::kMaximumFileBytes;
+  box::Region& events = header.regions[box::kEvents];
+  const uint64_t held = (bad.size() - events.offset) / events.record_bytes;
+  events.capacity = (header.file_bytes - events.offset) / events.record_bytes;
+  ASSERT_GT(events.capacity, 50'000'000u);
+  for (const uint64_t used :
+       {uint64_t{3}, held + 1, events.capacity, 5 * events.capacity + 2, ~uint64_t{0}}) {
+    events.used = used;
+    memcpy(bad.data(), &header, sizeof(header));
+    base::Text<256> problem;
+    box::Reader reader;
+    ASSERT_TRUE(reader.Open(bad.data(), bad.size(), &problem)) << problem.view();
+    const box::Reader::Range range = reader.events();
+    EXPECT_LE(range.first, range.end);
+    EXPECT_LE(range.end, used);
+    EXPECT_LE(range.end - range.first, held);
+    // What there is, is still found.
+    box::Event event = {};
+    if (used <= events.capacity) {
+      EXPECT_EQ(range.first, 0u);
+    }
+    for (uint64_t i = range.first; i < range.end; ++i) reader.event(i, &event);
+    ReadEverything(bad, false);
+  }
+}
+
+TEST(HostileBox, CutWithinARingStillHasItsFirstPoints) {
+  const std::string good = GoodBox();
+  box::Header header = {};
+  memcpy(&header, good.data(), sizeof(header));
+  const box::Region& ring = header.regions[box::kRecent];
+  ASSERT_GE(ring.used, 3u);
+  const std::string cut = good.substr(0, ring.offset + 2 * ring.record_bytes);
+  base::Text<256> problem;
+  box::Reader reader;
+  ASSERT_TRUE(reader.Open(cut.data(), cut.size(), &problem));
+  box::TimelinePoint point = {};
+  ASSERT_EQ(reader.recent().end - reader.recent().first, 2u);
+  EXPECT_TRUE(reader.recent(0, &point) && reader.recent(1, &point));
+  EXPECT_FALSE(reader.recent(2, &point));
+}
+
 TEST(HostileBox, OfNoiseIsRefused) {
   std::mt19937 random(3);
   for (int round = 0; round < 500; ++round) {
