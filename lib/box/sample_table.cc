@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "lib/base/one_thread.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::box {
@@ -95,7 +96,7 @@ uint32_t SampleTable::InsertAt(uint32_t index, const Sample& sample, uint32_t co
     const auto word = Atomic(slot.address);
     uint64_t free = 0;
     if (word.load(std::memory_order_relaxed) == 0 &&
-        word.compare_exchange_strong(free, kSampleClaimed, std::memory_order_acquire)) {
+        base::SwapShared(slot.address, &free, kSampleClaimed)) {
       StoreShared(sample, &slot);
       // Before the address: who frees it must find it.
       const auto reach = Atomic(level.reach[home]);
@@ -105,7 +106,7 @@ uint32_t SampleTable::InsertAt(uint32_t index, const Sample& sample, uint32_t co
                                           std::memory_order_relaxed)) {
       }
       word.store(sample.address, std::memory_order_release);
-      Atomic(counters_[counter % kCounters].live[index]).fetch_add(1, std::memory_order_relaxed);
+      base::AddShared(counters_[counter % kCounters].live[index], int64_t{1});
       return distance;
     }
     if (++at == level.slot_count) at = 0;
@@ -149,8 +150,8 @@ bool SampleTable::Remove(uint64_t address, Sample* sample, uint32_t counter) {
   sample->address = address;
   uint64_t expected = address;
   // Fails only when the program frees the block twice at once.
-  if (!Atomic(found.slot->address).compare_exchange_strong(expected, 0)) return false;
-  Atomic(counters_[counter % kCounters].live[found.level]).fetch_sub(1, std::memory_order_relaxed);
+  if (!base::SwapShared(found.slot->address, &expected, uint64_t{0})) return false;
+  base::AddShared(counters_[counter % kCounters].live[found.level], int64_t{-1});
   return true;
 }
 

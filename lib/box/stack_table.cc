@@ -5,6 +5,7 @@
 
 #include <bit>
 
+#include "lib/base/one_thread.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::box {
@@ -198,19 +199,19 @@ uint32_t StackTable::AppendStack(const uint64_t* locations, uint32_t depth, uint
 void StackTable::AddAllocated(uint32_t stack, uint64_t weight, uint64_t weighted_bytes,
                               uint32_t tally) {
   Tally& totals = mapping_->header().tallies[tally % kTallies];
-  Atomic(stacks_[stack].allocated_objects).fetch_add(weight, std::memory_order_relaxed);
-  Atomic(stacks_[stack].allocated_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
-  Atomic(totals.allocated_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
-  Atomic(totals.samples_taken).fetch_add(1, std::memory_order_relaxed);
+  base::AddShared(stacks_[stack].allocated_objects, weight);
+  base::AddShared(stacks_[stack].allocated_bytes, weighted_bytes);
+  base::AddShared(totals.allocated_bytes, weighted_bytes);
+  base::AddShared(totals.samples_taken, uint64_t{1});
 }
 
 void StackTable::AddFreed(uint32_t stack, uint64_t weight, uint64_t weighted_bytes,
                           uint32_t tally) {
   Tally& totals = mapping_->header().tallies[tally % kTallies];
-  Atomic(stacks_[stack].freed_objects).fetch_add(weight, std::memory_order_relaxed);
-  Atomic(stacks_[stack].freed_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
-  Atomic(totals.freed_bytes).fetch_add(weighted_bytes, std::memory_order_relaxed);
-  Atomic(totals.samples_freed).fetch_add(1, std::memory_order_relaxed);
+  base::AddShared(stacks_[stack].freed_objects, weight);
+  base::AddShared(stacks_[stack].freed_bytes, weighted_bytes);
+  base::AddShared(totals.freed_bytes, weighted_bytes);
+  base::AddShared(totals.samples_freed, uint64_t{1});
 }
 
 }  // namespace heapflare::box

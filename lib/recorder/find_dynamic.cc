@@ -5,6 +5,7 @@
 #include <sys/auxv.h>
 
 #include "lib/base/glibc_versions.h"
+#include "lib/base/one_thread.h"
 #include "lib/recorder/hooks.h"
 #include "lib/recorder/next_allocator.h"
 
@@ -111,6 +112,10 @@ void Find(NextAllocator* found) {
 #define HEAPFLARE_LOOK(member, symbol, parameters, arguments) Look(#symbol, &table.member);
   HEAPFLARE_FREEING(HEAPFLARE_LOOK)
 #undef HEAPFLARE_LOOK
+  // Of the program's, if it has a copy.
+  if (const void* const variable = LibcsDlsym(RTLD_DEFAULT, "__libc_single_threaded")) {
+    base::one_thread = static_cast<const char*>(variable);
+  }
   Look("calloc", &table.calloc);
   Look("realloc", &table.realloc);
   Look("posix_memalign", &table.posix_memalign);

@@ -2,6 +2,7 @@
 //
 // Weak, so that only the four that every program has are pulled out of libraries: pulling libc's
 // pvalloc into a program with a static jemalloc would bring libc's malloc with it.
+#include "lib/base/one_thread.h"
 #include "lib/recorder/next_allocator.h"
 
 extern "C" {
@@ -19,6 +20,7 @@ __attribute__((weak)) int __real_posix_memalign(void**, size_t, size_t);
 __attribute__((weak)) size_t __real_malloc_usable_size(void*);
 __attribute__((weak)) int _dl_find_object(void*, void*);
 extern __attribute__((weak)) char _r_debug;
+extern __attribute__((weak)) char __libc_single_threaded;
 }
 
 namespace heapflare::recorder {
@@ -39,6 +41,7 @@ void Find(NextAllocator* found) {
   // are not its own.
   table.valloc = nullptr;
   table.pvalloc = nullptr;
+  if (&__libc_single_threaded != nullptr) base::one_thread = &__libc_single_threaded;
   // In one program all operators new are one allocator's: but only one that does not call malloc,
   // which is wrapped too, may be called through.
   table.new_by_malloc = true;

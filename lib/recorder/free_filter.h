@@ -10,8 +10,9 @@
 // page for every 8 MiB of heap that holds a sample.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+
+#include "lib/base/one_thread.h"
 
 namespace heapflare::recorder {
 
@@ -53,14 +54,14 @@ class FreeFilter {
   }
 
   void Change(const void* address, int by) {
-    const std::atomic_ref<uint16_t> slot(slots_[Index(address)]);
-    uint16_t now = slot.load(std::memory_order_relaxed);
+    uint16_t& slot = slots_[Index(address)];
+    uint16_t now = __atomic_load_n(&slot, __ATOMIC_RELAXED);
     uint16_t then = 0;
     do {
       const int count = Count(now) + by;
       if (Count(now) == kMostCount || count < 0) return;
       then = static_cast<uint16_t>(count << 8 | (Places(now) ^ Place(address)));
-    } while (!slot.compare_exchange_weak(now, then, std::memory_order_relaxed));
+    } while (!base::SwapShared(slot, &now, then));
   }
 
   // Plain numbers, used atomically: a compiler would have to construct two million atomics.

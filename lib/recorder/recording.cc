@@ -11,6 +11,7 @@
 #include "lib/recorder/stack_bounds.h"
 #include "lib/recorder/unwind.h"
 #include "lib/recorder/unwind_port.h"
+#include "lib/recorder/walk_memo_pool.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -78,7 +79,12 @@ uint32_t ThreadNumber() {
   return number;
 }
 
-uint32_t CaptureStack(const CallSite& site, bool may_unwind) {
+// Below this mean interval most walks begin where the last one did.
+constexpr uint64_t kSmallInterval = 4096;
+
+uint32_t CaptureStack(const CallSite& site, bool may_unwind, bool may_remember) {
+  may_remember = may_remember && recorder.interval.load(std::memory_order_relaxed) < kSmallInterval;
+  WalkMemo* const memo = may_remember ? MemoOfThisThread() : nullptr;
   const uint32_t capacity = recorder.settings.max_stack;
   auto* frames =
       static_cast<uint64_t*>(__builtin_alloca((capacity + kOwnFrames) * sizeof(uint64_t)));
@@ -87,7 +93,7 @@ uint32_t CaptureStack(const CallSite& site, bool may_unwind) {
   for (bool again = false;; again = true) {
     const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
     if (may_unwind) {
-      walk = WalkStack(site, frames, capacity);
+      walk = WalkStack(site, frames, capacity, memo);
     } else {
       frames[0] = reinterpret_cast<uint64_t>(site.caller);
     }
@@ -158,7 +164,7 @@ Ticket BeginAllocation(size_t bytes, const CallSite& site) {
     return {};
   }
   const Ticket ticket = {.weight = weight,
-                         .stack = CaptureStack(site, recording.may_walk()),
+                         .stack = CaptureStack(site, recording.may_walk(), recording.may_look()),
                          .box = BoxNumber(),
                          .may_look = recording.may_look()};
   if (large && recording.may_look()) BeforeLargeRequest(bytes, ticket.stack);

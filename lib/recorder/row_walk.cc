@@ -9,6 +9,7 @@
 #include "lib/recorder/own_frames.h"
 #include "lib/recorder/unwind_port.h"
 #include "lib/recorder/unwind_rows.h"
+#include "lib/recorder/walk_memo.h"
 
 namespace heapflare::recorder {
 
@@ -90,23 +91,44 @@ bool IsPlain(uint64_t packed) { return (packed & 15) == (static_cast<uint64_t>(k
   }
 }
 
-}  // namespace
+// The words above one frame that its caller's frame follows from: whether they lie where the memo
+// needs them.
+bool InFrame(uint64_t word, uint64_t sp, uint64_t caller_sp) { return word - sp < caller_sp - sp; }
 
-bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
-              uint32_t capacity, Walk* walk) {
-  const StackReader stack(stack_low, stack_high);
-  const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
+// `Memory`: a Recollection, or what stands in for one.
+template <typename Memory>
+bool WalkFrames(FrameRegisters from, const StackReader& stack, unsigned generation,
+                uint64_t* frames, uint32_t capacity, Walk* walk, Memory memory) {
   // In registers, unlike a struct whose address is passed on.
   uint64_t pc = from.pc;
   uint64_t sp = from.sp;
   uint64_t fp = from.fp;
   uint64_t back = from.interrupted ? 0 : 1;
-  uint64_t hash = generation;
+  const uint64_t* fp_word = nullptr;  // where fp was loaded from
+  const OwnCode own = own_code;
+  FrameHash hash;
   uint32_t depth = 0;
   uint32_t flags = 0;
+  bool at_end = false;
   for (;;) {
-    if (!IsOwnFrame(pc)) frames[depth++] = pc;
-    hash = std::rotl(hash ^ pc, 29) * 0x9e3779b97f4a7c15;
+    if (back != 0 && memory.Meets(pc, sp, fp, fp_word)) {
+      const uint32_t taken = memory.Take(frames + depth, capacity - depth, &hash);
+      depth += taken;
+      if (memory.EndsAfter(taken)) break;
+      if (!memory.GoesOnAfter(taken)) {
+        flags = box::kStackTruncated;
+        break;
+      }
+      memory.Outermost(&pc, &sp, &fp);
+    } else {
+      hash.Add(FrameHash::Mix(pc));
+      if (__builtin_expect(pc - own.start < own.bytes, 0)) {
+        memory.Break();
+      } else {
+        frames[depth++] = pc;
+        if (back != 0) memory.Add(pc, sp, fp, fp_word);
+      }
+    }
     uint64_t packed = 0;
     if (__builtin_expect(heapflare_row_find(pc - back, generation, &packed) == 0, 0) &&
         heapflare_unwind_row(pc - back, sp, fp, sp, static_cast<int>(back), generation, &packed) ==
@@ -116,11 +138,24 @@ bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint
     }
     if (__builtin_expect(IsPlain(packed), 1)) {
       const Step step = std::bit_cast<Step>(packed);
+      const uint64_t inner_sp = sp;
       sp = (step.from_sp != 0 ? sp : fp) + static_cast<uint64_t>(step.cfa_offset);
-      if (!stack.Read(sp - 8, &pc) ||
-          (step.fp_offset != -1 && !stack.Read(sp + static_cast<uint64_t>(step.fp_offset), &fp))) {
+      const uint64_t fp_at = sp + static_cast<uint64_t>(step.fp_offset);
+      fp_word = nullptr;
+      if (!stack.Read(sp - 8, &pc)) {
         flags = box::kStackIncomplete;
         break;
+      }
+      if (step.fp_offset != -1) {
+        if (!stack.Read(fp_at, &fp)) {
+          flags = box::kStackIncomplete;
+          break;
+        }
+        fp_word = reinterpret_cast<const uint64_t*>(fp_at);
+      }
+      if (Memory::kRemembers && (!InFrame(sp - 8, inner_sp, sp) ||
+                                 (step.fp_offset != -1 && !InFrame(fp_at, inner_sp, sp)))) {
+        memory.Break();
       }
       back = 1;
     } else {
@@ -128,11 +163,16 @@ bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint
       const Outcome outcome = Advance(stack, std::bit_cast<Step>(packed), &at);
       if (outcome == Outcome::kStrange) return false;
       if (outcome == Outcome::kUnreadable) flags = box::kStackIncomplete;
+      at_end = outcome == Outcome::kEnd;
       if (outcome != Outcome::kStepped) break;
+      memory.Break();
       pc = at.pc;
       sp = at.sp;
       fp = at.fp;
       back = at.interrupted ? 0 : 1;
+      fp_word = nullptr;
+      // Its program counter means something else than the same return address.
+      if (at.interrupted) hash.Add(1);
     }
     // The first pages are never mapped: a return address there ends the stack.
     if (pc < 0x4000) break;
@@ -141,16 +181,43 @@ bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint
       break;
     }
   }
-  hash ^= flags | static_cast<uint64_t>(depth) << 32;
-  hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93;
-  *walk = {.depth = depth, .flags = flags, .hash = hash ^ hash >> 32};
+  memory.Keep(at_end);
+  uint64_t key = hash.sum() ^ generation ^ flags ^ static_cast<uint64_t>(depth) << 32;
+  key = (key ^ key >> 32) * 0xd6e8feb86659fd93;
+  *walk = {.depth = depth, .flags = flags, .hash = key ^ key >> 32};
   return true;
+}
+
+// No memo.
+struct NoRecollection {
+  static constexpr bool kRemembers = false;
+  bool Meets(uint64_t, uint64_t, uint64_t, const uint64_t*) { return false; }
+  uint32_t Take(uint64_t*, uint32_t, FrameHash*) { return 0; }
+  bool EndsAfter(uint32_t) const { return true; }
+  bool GoesOnAfter(uint32_t) const { return false; }
+  void Outermost(uint64_t*, uint64_t*, uint64_t*) const {}
+  void Add(uint64_t, uint64_t, uint64_t, const uint64_t*) {}
+  void Break() {}
+  void Keep(bool) {}
+};
+
+}  // namespace
+
+bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
+              uint32_t capacity, Walk* walk, WalkMemo* memo) {
+  const StackReader stack(stack_low, stack_high);
+  const unsigned generation = __atomic_load_n(&heapflare_unwind_generation, __ATOMIC_ACQUIRE);
+  if (memo == nullptr) {
+    return WalkFrames<NoRecollection>(from, stack, generation, frames, capacity, walk, {});
+  }
+  return WalkFrames<Recollection>(from, stack, generation, frames, capacity, walk,
+                                  {memo, generation, from.sp, stack_high});
 }
 
 #else
 
 bool WalkRows(FrameRegisters /*from*/, uint64_t /*stack_low*/, uint64_t /*stack_high*/,
-              uint64_t* /*frames*/, uint32_t /*capacity*/, Walk* /*walk*/) {
+              uint64_t* /*frames*/, uint32_t /*capacity*/, Walk* /*walk*/, WalkMemo* /*memo*/) {
   return false;
 }
 

@@ -10,6 +10,8 @@
 
 namespace heapflare::recorder {
 
+class WalkMemo;
+
 struct Walk {
   uint32_t depth;
   uint32_t flags;  // box::StackFlags
@@ -29,8 +31,8 @@ struct FrameRegisters {
 
 // Fills `frames` (room for `capacity`, at least one) with `from.pc` and the return addresses that
 // follow. False: there is a frame that no row can express, or the processor is one whose rows are
-// not known here; then nothing is to be believed.
+// not known here; then nothing is to be believed. `memo`: this thread's, if it is to be used.
 bool WalkRows(FrameRegisters from, uint64_t stack_low, uint64_t stack_high, uint64_t* frames,
-              uint32_t capacity, Walk* walk);
+              uint32_t capacity, Walk* walk, WalkMemo* memo = nullptr);
 
 }  // namespace heapflare::recorder

@@ -11,6 +11,8 @@
 
 namespace heapflare::recorder {
 
+class WalkMemo;
+
 struct ThreadState {
   Sampler sampler;
   // Where on the stack this thread entered the recorder's slow path; 0: it is outside. A signal
@@ -36,6 +38,9 @@ struct ThreadState {
   uint64_t own_high;
   // Bytes sampled since they were last added to the process's allocation clock.
   uint64_t clock_bytes;
+  // What the last walk met (walk_memo.h), in exact mode; nullptr also after there was none to be had.
+  WalkMemo* memo;
+  bool memo_asked;
 };
 
 extern thread_local constinit ThreadState thread_state

@@ -41,7 +41,8 @@ Walk WalkWithLibunwind(const void* caller, uint64_t* frames, uint32_t capacity) 
 
 // By the table of rows, from the hook's caller on. False: see WalkRows, or the hook's frame is not as
 // expected.
-bool WalkFromCaller(const CallSite& site, uint64_t* frames, uint32_t capacity, Walk* walk) {
+bool WalkFromCaller(const CallSite& site, uint64_t* frames, uint32_t capacity, WalkMemo* memo,
+                    Walk* walk) {
   const auto* const frame = static_cast<const uint64_t*>(site.frame);
   const auto caller = reinterpret_cast<uint64_t>(site.caller);
   // A hook that does not jump but calls has a frame of its own in between.
@@ -50,15 +51,16 @@ bool WalkFromCaller(const CallSite& site, uint64_t* frames, uint32_t capacity, W
                                .sp = reinterpret_cast<uint64_t>(frame + 2),
                                .fp = frame[0],
                                .interrupted = false};
-  return WalkRows(from, thread_state.bounds.low, thread_state.bounds.high, frames, capacity, walk);
+  return WalkRows(from, thread_state.bounds.low, thread_state.bounds.high, frames, capacity, walk,
+                  memo);
 }
 
 }  // namespace
 
-Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity) {
+Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity, WalkMemo* memo) {
   frames[0] = reinterpret_cast<uint64_t>(site.caller);
   Walk walk = {};
-  if (WalkFromCaller(site, frames, capacity, &walk)) return walk;
+  if (WalkFromCaller(site, frames, capacity, memo, &walk)) return walk;
   return WalkWithLibunwind(site.caller, frames, capacity);
 }
 

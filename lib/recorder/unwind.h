@@ -20,8 +20,8 @@ struct CallSite {
 // Fills `frames` (room for `capacity` + kOwnFrames) with return addresses, leaf first, beginning
 // with the caller of the hook: the recorder's own frames are left out. At most `capacity` frames are
 // kept; at least one, the caller, always is. Needs 6 KiB of stack. Not to be re-entered on one
-// thread.
+// thread. `memo`: this thread's, or nullptr.
 inline constexpr uint32_t kOwnFrames = 8;
-Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity);
+Walk WalkStack(const CallSite& site, uint64_t* frames, uint32_t capacity, WalkMemo* memo);
 
 }  // namespace heapflare::recorder

@@ -25,31 +25,14 @@
 
 #include "gtest/gtest.h"
 #include "lib/box/format.h"
-#include "lib/recorder/own_frames.h"
-#include "lib/recorder/unwind_port.h"
-
-extern "C" void* __libc_stack_end;
-
-unsigned heapflare_unwind_generation = 0;
-constinit heapflare::recorder::OwnCode heapflare::recorder::own_code = {};  // there is none
-
-int heapflare_unwind_iterate(unsigned long /*ip*/, int (*callback)(dl_phdr_info*, size_t, void*),
-                             void* data) {
-  return dl_iterate_phdr(callback, data);
-}
+#include "lib/recorder/walk_memo.h"
+#include "tests/unit/row_walk_port.h"
 
 namespace {
 
 constexpr uint32_t kCapacity = 64;
-uint64_t stack_low = 0;
-
-uint64_t StackHigh() { return reinterpret_cast<uint64_t>(__libc_stack_end); }
-
-bool InStack(uint64_t address) { return address >= stack_low && address <= StackHigh() - 8; }
 
 }  // namespace
-
-int heapflare_unwind_readable(unsigned long address) { return InStack(address); }
 
 namespace heapflare::recorder {
 namespace {
@@ -68,9 +51,21 @@ struct Tally {
   uint64_t compared = 0;
   uint64_t beyond_rows = 0;
   uint64_t different = 0;
+  uint64_t misremembered = 0;
   Difference examples[8] = {};
 };
 Tally tally;
+
+// As the recorder's walks do, each takes over what it can from the one before.
+WalkMemo memo;
+
+bool SameFromMemory(const FrameRegisters& from, const uint64_t* frames, const Walk& walk) {
+  uint64_t remembered[kCapacity];
+  Walk again = {};
+  return WalkRows(from, stack_low, StackHigh(), remembered, kCapacity, &again, &memo) &&
+         again.depth == walk.depth && again.flags == walk.flags && again.hash == walk.hash &&
+         std::equal(frames, frames + walk.depth, remembered);
+}
 
 uint32_t WalkBySteps(ucontext_t* context, uint64_t* frames) {
   unw_cursor_t cursor;
@@ -100,6 +95,7 @@ void Compare(ucontext_t* context) {
     ++tally.beyond_rows;
     return;
   }
+  if (!SameFromMemory(from, by_rows, walk)) ++tally.misremembered;
   const uint32_t depth = WalkBySteps(context, by_steps);
   const auto [a, b] = std::mismatch(by_rows, by_rows + walk.depth, by_steps, by_steps + depth);
   if (a == by_rows + walk.depth && b == by_steps + depth) return;
@@ -160,6 +156,7 @@ void ExpectAgreement(const std::function<void()>& work, uint64_t at_least,
   const Tally result = StepThrough(work);
   testing::Test::RecordProperty("instructions", std::to_string(result.compared));
   EXPECT_GE(result.compared, at_least) << "the work was not stepped through";
+  EXPECT_EQ(result.misremembered, 0);
   EXPECT_LE(result.different, except.empty() ? 0 : 2) << "of " << result.compared;
   for (uint64_t i = 0; i < std::min<uint64_t>(result.different, std::size(result.examples)); ++i) {
     const Difference& one = result.examples[i];
