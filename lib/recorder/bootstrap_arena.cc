@@ -1,9 +1,8 @@
 #include "lib/recorder/bootstrap_arena.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-
-#include "lib/recorder/free_filter.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -24,10 +23,13 @@ void* ArenaAllocate(size_t bytes) {
   if (at + room > kArenaBytes) return nullptr;
   std::byte* const block = arena + at + kAlignment;
   *reinterpret_cast<size_t*>(arena + at) = bytes;
-  // Sends a later free of it to the slow path, which knows the arena.
-  for (size_t page = 0; page <= bytes; page += 4096) free_filter.Add(block + page);
-  free_filter.Add(block + bytes);
+  AddUsedArena(&free_filter);
   return block;
+}
+
+void AddUsedArena(FreeFilter* filter) {
+  const size_t used = std::min(arena_used.load(std::memory_order_relaxed), kArenaBytes);
+  for (size_t page = 0; page < used; page += 4096) filter->Add(arena + page);
 }
 
 bool InArena(const void* block) { return block >= arena && block < arena + kArenaBytes; }

@@ -4,10 +4,15 @@
 
 #include <cstddef>
 
+#include "lib/recorder/free_filter.h"
+
 namespace heapflare::recorder {
 
 // Aligned to 64 bytes, zeroed; nullptr when the arena is used up. Never given back.
 void* ArenaAllocate(size_t bytes);
+// Sends frees of its blocks to the slow path, which knows the arena. To be done again whenever the
+// filter has been cleared.
+void AddUsedArena(FreeFilter* filter);
 bool InArena(const void* block);
 // Bytes that were asked for.
 size_t ArenaBlockSize(const void* block);

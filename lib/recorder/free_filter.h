@@ -6,8 +6,10 @@
 // otherwise is the sample table asked, at the price of several cache misses. A count that reaches its
 // maximum stays there, so the answer errs only towards asking.
 //
-// Pages 2^21 apart share a slot: with 32 GiB of heap, four do. What of it is touched costs memory: a
-// page for every 8 MiB of heap that holds a sample.
+// Pages 2^21 apart share a slot, or more where the box is larger than the default: who keeps more
+// samples has more heap. While less than one slot in twenty is in use by other pages, frees do not
+// notice; that is a hundred thousand samples in the default box. What of the slots is touched costs
+// memory: a page for every 8 MiB of heap that holds a sample.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +20,13 @@ namespace heapflare::recorder {
 
 class FreeFilter {
  public:
+  static constexpr uint64_t kLeastSlots = uint64_t{1} << 21;
+
+  // `slots`: kLeastSlots, zeroed.
+  constexpr explicit FreeFilter(uint16_t* slots) : slots_(slots) {}
+  FreeFilter(const FreeFilter&) = delete;
+  FreeFilter& operator=(const FreeFilter&) = delete;
+
   // The fast path. False: there is no sample at `address`.
   bool MayHold(const void* address) const {
     return __atomic_load_n(&slots_[Index(address)], __ATOMIC_RELAXED) != 0;
@@ -32,14 +41,15 @@ class FreeFilter {
   void Add(const void* address) { Change(address, 1); }
   void Drop(const void* address) { Change(address, -1); }
 
-  // Before the first use: keeps the kernel from giving it huge pages, of which a few bytes are used.
-  void Prepare();
+  // Before the first sample: makes it as large as a box of so many bytes wants it. `fill` adds, to the
+  // filter that it is given, what was added before.
+  void Prepare(uint64_t box_bytes, void (*fill)(FreeFilter* filter));
   // Forgets everything and gives the memory back. In a forked child, where no other thread runs.
   void Clear();
 
  private:
   static constexpr int kPageBits = 12;
-  static constexpr uint64_t kSlots = uint64_t{1} << 21;
+  static constexpr uint64_t kMostSlots = uint64_t{1} << 26;
   static constexpr int kMostCount = 255;
 
   // A slot: the count above, the places below.
@@ -49,8 +59,8 @@ class FreeFilter {
   static uint8_t Place(const void* address) {
     return static_cast<uint8_t>(reinterpret_cast<uintptr_t>(address) >> 4);
   }
-  static uint64_t Index(const void* address) {
-    return (reinterpret_cast<uintptr_t>(address) >> kPageBits) & (kSlots - 1);
+  uint64_t Index(const void* address) const {
+    return (reinterpret_cast<uintptr_t>(address) >> kPageBits) & mask_;
   }
 
   void Change(const void* address, int by) {
@@ -64,8 +74,9 @@ class FreeFilter {
     } while (!base::SwapShared(slot, &now, then));
   }
 
-  // Plain numbers, used atomically: a compiler would have to construct two million atomics.
-  alignas(4096) uint16_t slots_[kSlots] = {};
+  // Plain numbers, used atomically.
+  uint16_t* slots_;
+  uint64_t mask_ = kLeastSlots - 1;
 };
 
 extern constinit FreeFilter free_filter __attribute__((visibility("hidden")));

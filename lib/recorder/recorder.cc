@@ -10,6 +10,7 @@
 #include "lib/base/syscall.h"
 #include "lib/box/control.h"
 #include "lib/box/totals.h"
+#include "lib/recorder/bootstrap_arena.h"
 #include "lib/recorder/brief_wait.h"
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/identity.h"
@@ -197,7 +198,7 @@ void Prepare() {
     return;
   }
   MarkOwnProcess();
-  free_filter.Prepare();
+  free_filter.Prepare(recorder.settings.box_bytes, AddUsedArena);
   recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);
   recorder.phase.store(Phase::kWaiting, std::memory_order_release);
 }
@@ -261,6 +262,7 @@ void StartOver(Phase next) {
   recorder.unrecorded_samples.store(0, std::memory_order_relaxed);
   recorder.unrecorded_bytes.store(0, std::memory_order_relaxed);
   free_filter.Clear();
+  AddUsedArena(&free_filter);
   thread_state.sampler.Reset();
   thread_state.clock_bytes = 0;
   recorder.interval.store(recorder.settings.sample_interval, std::memory_order_relaxed);

@@ -209,6 +209,8 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
 
 bool BeginFree(const void* block) {
   if (InArena(block)) return false;
+  // Another block of that page was sampled: so it is with nearly all that come here.
+  if (!free_filter.MayHoldAt(block)) return true;
   const Inside inside;
   box::Sample sample = {};
   if (Take(block, &sample)) BookSampleAsFreed(sample);

@@ -124,10 +124,10 @@ def sample_cost(bench: Bench) -> None:
     bench.measure("one sample: 25 frames, taken and freed", "glibc", fill)
 
 
-def free_path(bench: Bench) -> None:
+def free_path(bench: Bench, many: int, blocks: str, bytes_: int) -> None:
     """What a free of a block without a sample costs, beside few and beside many samples."""
-    few, many = 1_000, bench.scale.of(400_000)
-    count = bench.scale.of(1_000_000)
+    few, many = 1_000, bench.scale.of(many)
+    arguments = [bench.scale.of(1_000_000), bytes_]
 
     def fill(row: Row) -> None:
         variant = bench.ours(
@@ -135,7 +135,7 @@ def free_path(bench: Bench) -> None:
         cost, plain = {}, {}
         for live in (few, many):
             values, reasons = bench.take_turns(
-                bench.value_of("live_bench", [live, count]), {"plain": Variant(), "heapflare": variant})
+                bench.value_of("live_bench", [live, *arguments]), {"plain": Variant(), "heapflare": variant})
             must_have(reasons, "plain", "heapflare")
             cost[live], plain[live] = values["heapflare"], values["plain"]
         row.numbers = {"unit": "ns", "plain": plain, "heapflare": cost}
@@ -145,7 +145,7 @@ def free_path(bench: Bench) -> None:
         row.cost = f"{growth:.2f} ×"
         decide(row, "flat within 10 %", growth <= 1.1)
 
-    bench.measure(f"free beside {few:,} and {many:,} blocks of 64 KiB, one sample per 64 KiB", "glibc", fill)
+    bench.measure(f"free beside {few:,} and {many:,} {blocks}, one sample per 64 KiB", "glibc", fill)
 
 
 def start_up(bench: Bench) -> None:
@@ -241,5 +241,8 @@ def all_rows(bench: Bench) -> None:
     exact(bench, "exact: pair", "pair_bench", [count, "wall"], 150)
     exact(bench, "exact: churn", "churn_bench", [count, "wall"], 250)
     exact(bench, "exact: churn, 2 threads", "churn_bench", [count, "wall", 2], 300)
-    for row in (sample_cost, free_path, start_up, fork, dump, resident):
+    sample_cost(bench)
+    free_path(bench, 400_000, "blocks of 64 KiB", 0)
+    free_path(bench, 1_000_000, "recorded blocks of 1 KiB", 1024)
+    for row in (start_up, fork, dump, resident):
         row(bench)
