@@ -21,7 +21,22 @@ enum class ControlKind : uint32_t {
   kNone = 0,
   kDump = 1,         // write a profile (reason "request"); the answer's text is its path
   kSetInterval = 2,  // argument: bytes, 0 = off, 1 = every allocation
+  // One pass of the search for unreachable blocks. Argument: ReachArgument. Answered when the pass
+  // is over, which takes seconds; what it found is in Header.reach and the samples. The answer's
+  // error is 0 also for a pass that failed: see Reach.error; its text says why.
+  kReach = 3,
 };
+
+// How many passes in a row it takes to call a block unreachable (1 to 255; 0: kReachPasses), and
+// what is forbidden to the pass, which else takes the best mode that works.
+enum ReachFlags : uint32_t {
+  kReachWithoutStopping = 1,  // no ptrace: threads are not stopped, registers not seen
+  kReachWithoutFork = 2,      // no copy: memory is read as it is
+};
+inline constexpr uint32_t kReachPasses = 3;
+constexpr uint64_t ReachArgument(uint32_t passes, uint32_t flags) {
+  return uint64_t{flags} << 32 | passes;
+}
 
 struct ControlRequest {
   uint64_t magic;

@@ -48,7 +48,7 @@ namespace heapflare::box {
 
 inline constexpr uint64_t kMagic = 0x0a31424552414c46;  // "FLAREB1\n" in the file
 // Changes when an older reader would misread the file.
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 
 // What HEAPFLARE_BOX_SIZE may ask for; a larger box is not believed.
 inline constexpr uint64_t kMinimumFileBytes = uint64_t{1} << 20;
@@ -128,6 +128,52 @@ struct alignas(64) Tally {
   uint64_t samples_freed;
 };
 
+// How the last pass of the search for unreachable blocks (lib/recorder/reach.h) saw the process.
+enum class ReachMode : uint32_t {
+  kNone = 0,
+  kStoppedFork = 1,  // all threads stopped for a moment: registers, then a forked copy
+  kFork = 2,         // a forked copy without the threads' registers
+  kStoppedLive = 3,  // registers, then memory as it is while the process runs on
+  kLive = 4,         // memory as it is while the process runs on
+};
+
+enum class ReachError : uint32_t {
+  kNone = 0,
+  kNoBox = 1,        // no samples are taken
+  kHeadroom = 2,     // too little memory is left
+  kExtraMemory = 3,  // the copy came to cost more than kReachMostExtraBytes
+  kDeadline = 4,     // it took too long
+  kSystem = 5,       // the kernel refused something: `system_error`
+  kDied = 6,         // the copy was killed: `system_error` is the signal
+  kUnreadable = 7,   // the process's mappings cannot be listed
+};
+
+// What a pass may cost the process's cgroup for a while.
+inline constexpr uint64_t kReachMostExtraBytes = uint64_t{64} << 20;
+
+// The search for unreachable blocks; all but the first three of its last pass. One writer.
+struct Reach {
+  uint32_t passes;         // that came to their end
+  uint32_t passes_needed;  // in a row, before a sample is called unreachable
+  uint32_t failed;         // passes that did not come to their end
+  uint32_t mode;           // ReachMode
+  uint32_t error;          // ReachError
+  int32_t system_error;    // errno or a signal
+  uint32_t threads;        // whose registers were seen
+  uint32_t threads_unseen;
+  uint64_t start_mono;
+  uint64_t pause_ns;  // for which threads were stopped, `fork_ns` included
+  uint64_t fork_ns;   // for which the copy was made
+  uint64_t scan_ns;
+  uint64_t bytes_scanned;
+  uint64_t bytes_unread;  // that could not be read
+  uint64_t extra_bytes;   // of memory that the pass cost at most, its tables included
+  uint64_t objects;       // samples that were looked for
+  uint64_t unreachable;   // of these in this pass, indirect ones included
+  uint64_t indirect;
+  uint64_t called;  // that have been unreachable in `passes_needed` passes in a row
+};
+
 struct Header {
   uint64_t magic;
   uint32_t version;
@@ -170,6 +216,7 @@ struct Header {
   // its number, so that they do not fight for a cache line. (A block allocated here and freed there
   // makes a single difference negative; the sums are right.)
   Tally tallies[kTallies];
+  Reach reach;
 };
 
 // Samples: a hash table in kSampleLevels levels, level i with 4^i times the slots of level 0, so
@@ -182,11 +229,43 @@ inline constexpr uint64_t kSampleClaimed = 1;
 
 struct Sample {
   uint64_t address;
-  uint64_t size;         // bytes asked for
-  uint64_t weight;       // objects that it stands for, in 1/65536
-  uint32_t stack;        // index
-  uint32_t born_tenths;  // of a second after Header.opened_mono
+  uint64_t size_and_marks;  // bytes asked for, and what the search for unreachable blocks found
+  uint64_t weight;          // objects that it stands for, in 1/65536
+  uint32_t stack;           // index
+  uint32_t born_tenths;     // of a second after Header.opened_mono
 };
+
+// Sample.size_and_marks, from the lowest bit:
+//   48 bits  the size; no block of a process on x86_64 or aarch64 is larger
+//    8 bits  passes in a row that found no reference to the block; the last pass that found one
+//            made it 0, and 255 stays 255
+//    1 bit   indirect: the last pass found references in other unreachable samples, and only there
+//    1 bit   called: it was unreachable in Reach.passes_needed passes in a row, once. It stays set:
+//            the block's free then proves that the verdict was wrong (Stack.false_leaks)
+// A slot that is filled anew has no marks. They are set by compare-and-swap by the recorder's
+// thread alone.
+inline constexpr int kSizeBits = 48;
+inline constexpr uint64_t kLargestSize = (uint64_t{1} << kSizeBits) - 1;
+inline constexpr uint32_t kMostPasses = 255;
+inline constexpr uint64_t kMarkIndirect = uint64_t{1} << 56;
+inline constexpr uint64_t kMarkCalled = uint64_t{1} << 57;
+
+constexpr uint64_t SizeOf(const Sample& sample) { return sample.size_and_marks & kLargestSize; }
+constexpr uint32_t UnreachablePasses(const Sample& sample) {
+  return static_cast<uint32_t>(sample.size_and_marks >> kSizeBits) & kMostPasses;
+}
+constexpr bool IsIndirect(const Sample& sample) {
+  return (sample.size_and_marks & kMarkIndirect) != 0;
+}
+constexpr bool WasCalledUnreachable(const Sample& sample) {
+  return (sample.size_and_marks & kMarkCalled) != 0;
+}
+// The word of a new sample, and the same with other marks.
+constexpr uint64_t WithoutMarks(uint64_t size) { return size < kLargestSize ? size : kLargestSize; }
+constexpr uint64_t WithPasses(uint64_t size_and_marks, uint32_t passes) {
+  return (size_and_marks & ~(uint64_t{kMostPasses} << kSizeBits)) |
+         uint64_t{passes < kMostPasses ? passes : kMostPasses} << kSizeBits;
+}
 
 enum class ModuleState : uint32_t {
   kUnpublished = 0,
@@ -229,7 +308,9 @@ struct Stack {
   uint64_t allocated_bytes;    // 1/256 each
   uint64_t freed_objects;
   uint64_t freed_bytes;
-  uint64_t unused;
+  // Samples that were called unreachable and freed later: each proves that for this stack the search
+  // does not see all references.
+  uint64_t false_leaks;
 };
 
 // One look at memory. Bytes; kUnknown where it could not be read.
@@ -261,6 +342,8 @@ enum class EventKind : uint32_t {
   kRegionFull = 7,       // a = RegionId
   kLimitChanged = 8,     // a = before, b = after
   kCredentials = 9,      // a = user id that the recorder's thread took over from the service
+  kReach =
+      10,  // a pass: a = ReachMode << 32 | ReachError, b = ns of pause, c = unreachable samples
 };
 
 struct Event {

@@ -134,7 +134,8 @@ bool Reader::stack(uint64_t index, StackView* stack) const {
             .allocated_objects = allocated_objects,
             .allocated_bytes = allocated_bytes,
             .live_objects = allocated_objects - std::min(freed_objects, allocated_objects),
-            .live_bytes = allocated_bytes - std::min(freed_bytes, allocated_bytes)};
+            .live_bytes = allocated_bytes - std::min(freed_bytes, allocated_bytes),
+            .false_leaks = Load(record.false_leaks, std::memory_order_relaxed)};
   return true;
 }
 

@@ -36,6 +36,7 @@ struct StackView {
   uint64_t allocated_bytes;
   uint64_t live_objects;
   uint64_t live_bytes;
+  uint64_t false_leaks;
 };
 
 class Reader {

@@ -43,6 +43,7 @@ void Serve(const box::ControlRequest& request) {
         SetInterval(request.argument);
       }
       return;
+    case box::ControlKind::kReach:
     case box::ControlKind::kNone:
       break;
   }

@@ -113,7 +113,14 @@ uint32_t CaptureStack(const CallSite& site, bool may_unwind, bool may_remember) 
 
 void BookSampleAsFreed(const box::Sample& sample) {
   recorder.stacks.AddFreed(sample.stack, sample.weight,
-                           box::WeightedBytes(sample.size, sample.weight), ThreadNumber());
+                           box::WeightedBytes(box::SizeOf(sample), sample.weight), ThreadNumber());
+}
+
+// Who frees a block has a pointer to it. (Not if the free went past us and the address came back.)
+void CountFalseLeak(const box::Sample& sample) {
+  if (!box::WasCalledUnreachable(sample)) return;
+  Atomic(recorder.mapping.Records<box::Stack>(box::kStacks)[sample.stack].false_leaks)
+      .fetch_add(1, std::memory_order_relaxed);
 }
 
 // It found no room, so it cannot be followed: it is not counted as live, and the box says so.
@@ -121,7 +128,7 @@ void Lose(const box::Sample& sample) {
   free_filter.Drop(reinterpret_cast<const void*>(sample.address));
   BookSampleAsFreed(sample);
   Count(&box::Losses::samples);
-  Count(&box::Losses::sample_bytes, box::WeightedBytes(sample.size, sample.weight));
+  Count(&box::Losses::sample_bytes, box::WeightedBytes(box::SizeOf(sample), sample.weight));
 }
 
 bool Take(const void* block, box::Sample* sample) {
@@ -197,7 +204,7 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
   }
   free_filter.Add(block);
   const box::Sample sample = {.address = reinterpret_cast<uint64_t>(block),
-                              .size = bytes,
+                              .size_and_marks = box::WithoutMarks(bytes),
                               .weight = ticket.weight,
                               .stack = ticket.stack,
                               .born_tenths = Age()};
@@ -213,7 +220,10 @@ bool BeginFree(const void* block) {
   if (!free_filter.MayHoldAt(block)) return true;
   const Inside inside;
   box::Sample sample = {};
-  if (Take(block, &sample)) BookSampleAsFreed(sample);
+  if (Take(block, &sample)) {
+    BookSampleAsFreed(sample);
+    CountFalseLeak(sample);
+  }
   return true;
 }
 
@@ -233,7 +243,9 @@ void PutSampleBack(const TakenSample& taken) {
 
 void BookFree(const TakenSample& taken) {
   const Inside inside;
-  if (taken.box == BoxNumber()) BookSampleAsFreed(taken.sample);
+  if (taken.box != BoxNumber()) return;
+  BookSampleAsFreed(taken.sample);
+  CountFalseLeak(taken.sample);
 }
 
 void* MoveOutOfArena(void* old, size_t bytes) {

@@ -113,7 +113,7 @@ class BoxBuilder {
   // The same with a weight in units of the format.
   void AllocateWeighted(uint32_t stack, uint64_t address, uint64_t size, uint64_t weight) {
     Check(samples_.Insert({.address = address,
-                           .size = size,
+                           .size_and_marks = box::WithoutMarks(size),
                            .weight = weight,
                            .stack = stack,
                            .born_tenths = 0}) != box::SampleTable::Room::kNone);
@@ -122,7 +122,8 @@ class BoxBuilder {
   void Free(uint64_t address) {
     box::Sample sample = {};
     Check(samples_.Remove(address, &sample));
-    stacks_.AddFreed(sample.stack, sample.weight, box::WeightedBytes(sample.size, sample.weight));
+    stacks_.AddFreed(sample.stack, sample.weight,
+                     box::WeightedBytes(box::SizeOf(sample), sample.weight));
   }
 
   void AddPoint(box::RegionId ring, uint64_t usage, uint64_t limit) {

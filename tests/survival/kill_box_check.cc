@@ -151,10 +151,10 @@ class Checker {
            reader_.header().sample_levels);
       Hold(state_.samples.emplace(sample.address, sample).second, "two samples have address %#x",
            sample.address);
-      Hold(sample.address % 8 == 0 && sample.size < kLargestBlock &&
+      Hold(sample.address % 8 == 0 && box::SizeOf(sample) < kLargestBlock &&
                sample.weight >= (uint64_t{1} << box::kObjectShift),
            "sample %d is not filled: address %#x, size %d, weight %d", i, sample.address,
-           sample.size, sample.weight);
+           box::SizeOf(sample), sample.weight);
       Hold(state_.stacks.contains(sample.stack), "sample %d is of stack %d, which is not published",
            i, sample.stack);
     }
@@ -260,7 +260,7 @@ Disagreement Compare(const BoxState& state) {
   for (const auto& [address, sample] : state.samples) {
     Live& live = by_samples[sample.stack];
     live.objects += sample.weight;
-    live.bytes += box::WeightedBytes(sample.size, sample.weight);
+    live.bytes += box::WeightedBytes(box::SizeOf(sample), sample.weight);
   }
   Disagreement result;
   uint64_t allocated = 0;

@@ -288,7 +288,7 @@ void ReadBox(double* variance, uint64_t* lost) {
   for (uint64_t slot = 0; slot < slots; ++slot) {
     box::Sample sample = {};
     if (!reader.sample(slot, &sample)) continue;
-    const auto size = static_cast<double>(sample.size);
+    const auto size = static_cast<double>(box::SizeOf(sample));
     const double objects = static_cast<double>(sample.weight) / (1 << box::kObjectShift);
     *variance += size * size * objects * (objects - 1);
   }

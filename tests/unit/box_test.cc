@@ -155,7 +155,7 @@ TEST(SampleTable, FindsWhatWasInsertedAndNothingElse) {
       if (box.Insert({address, size, 65536, 1, 0})) expected[address] = size;
     } else {
       ASSERT_TRUE(box.samples.Remove(address, &sample));
-      EXPECT_EQ(sample.size, found->second);
+      EXPECT_EQ(SizeOf(sample), found->second);
       EXPECT_EQ(sample.address, address);
       expected.erase(found);
     }
@@ -204,7 +204,7 @@ TEST(SampleTable, IsSharedByThreads) {
           std::swap(mine[random() % mine.size()], mine.back());
           Sample sample = {};
           ASSERT_TRUE(box.samples.Remove(mine.back(), &sample));
-          ASSERT_EQ(sample.size, (mine.back() & 0xffffffffff) / 16);
+          ASSERT_EQ(SizeOf(sample), (mine.back() & 0xffffffffff) / 16);
           mine.pop_back();
         }
       }
@@ -228,7 +228,8 @@ TEST(SampleTable, IsSharedByThreads) {
       Sample sample = {};
       box.samples.Remove(live.back(), &sample);
       live.pop_back();
-      box.stacks.AddFreed(sample.stack, sample.weight, WeightedBytes(sample.size, sample.weight));
+      box.stacks.AddFreed(sample.stack, sample.weight,
+                          WeightedBytes(SizeOf(sample), sample.weight));
     }
   }
 }
@@ -264,7 +265,7 @@ TEST(Box, ReadsBackAfterSigkillAtRandomInstants) {
       Sample sample = {};
       if (!reader.sample(slot, &sample)) continue;
       ++samples;
-      EXPECT_EQ(sample.size, 100u);
+      EXPECT_EQ(SizeOf(sample), 100u);
     }
     // One operation was in flight at most.
     EXPECT_NEAR(static_cast<double>(live_objects), static_cast<double>(samples), 1);
@@ -305,7 +306,7 @@ uint64_t ReadAll(const std::string& bytes) {
   }
   for (uint64_t i = 0; i < reader.sample_slots(); ++i) {
     Sample sample = {};
-    if (reader.sample(i, &sample)) sum += sample.size;
+    if (reader.sample(i, &sample)) sum += SizeOf(sample);
   }
   TimelinePoint point = {};
   Event event = {};

@@ -65,7 +65,7 @@ class BoxThreads : public testing::Test {
 
   static Sample SampleAt(uint64_t address, uint32_t thread) {
     return {.address = address,
-            .size = address,
+            .size_and_marks = WithoutMarks(address),
             .weight = address * 3,
             .stack = static_cast<uint32_t>(address >> 4),
             .born_tenths = thread};
@@ -109,7 +109,7 @@ TEST_F(BoxThreads, SamplesOfDifferentAddressesDoNotDisturbEachOther) {
           std::swap(mine[random() % mine.size()], mine.back());
           Sample sample = {};
           ASSERT_TRUE(samples_.Remove(mine.back(), &sample, thread));
-          EXPECT_EQ(sample.size, mine.back());
+          EXPECT_EQ(SizeOf(sample), mine.back());
           EXPECT_EQ(sample.weight, mine.back() * 3);
           EXPECT_EQ(sample.born_tenths, thread);
           EXPECT_FALSE(samples_.Remove(mine.back(), &sample, thread));
@@ -128,7 +128,7 @@ TEST_F(BoxThreads, SamplesOfDifferentAddressesDoNotDisturbEachOther) {
         for (uint64_t i = 0; i < reader.sample_slots(); ++i) {
           if (!reader.sample(i, &sample)) continue;
           // Whatever is read is one sample, not parts of two.
-          ASSERT_EQ(sample.size, sample.address);
+          ASSERT_EQ(SizeOf(sample), sample.address);
           ASSERT_EQ(sample.weight, sample.address * 3);
           ASSERT_EQ(sample.stack, static_cast<uint32_t>(sample.address >> 4));
         }
@@ -160,7 +160,7 @@ TEST_F(BoxThreads, AnAddressGoesFromThreadToThread) {
         Sample sample = {};
         for (uint64_t i = 0; i < reader.sample_slots(); ++i) {
           if (reader.sample(i, &sample)) {
-            ASSERT_EQ(sample.weight, sample.size * 3);
+            ASSERT_EQ(sample.weight, SizeOf(sample) * 3);
           }
         }
       });
