@@ -5,10 +5,10 @@
 #include <atomic>
 #include <cstring>
 
+#include "lib/base/maps_reader.h"
 #include "lib/base/syscall.h"
 #include "lib/recorder/brief_wait.h"
 #include "lib/recorder/elf_image.h"
-#include "lib/recorder/maps_reader.h"
 #include "lib/recorder/own_memory.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/thread_state.h"
@@ -68,7 +68,7 @@ bool Loaded(Module& module) {
          static_cast<uint32_t>(ModuleState::kLoaded);
 }
 
-bool Same(const Module& module, const MapsLine& line) {
+bool Same(const Module& module, const base::MapsLine& line) {
   const std::string_view path(mapping->Records<char>(box::kStrings) + module.path_offset,
                               module.path_bytes);
   if (module.start != line.start || module.file_offset != line.offset ||
@@ -97,7 +97,7 @@ bool WasThereFirst(uint64_t bias) {
 }
 
 // The module that this line was before it was unloaded, if it is the same file's.
-bool Revive(const MapsLine& line, const Module& now, const Companion& companion) {
+bool Revive(const base::MapsLine& line, const Module& now, const Companion& companion) {
   const uint32_t count = Count();
   for (uint32_t i = 0; i < count; ++i) {
     Module& module = Modules()[i];
@@ -116,7 +116,7 @@ bool Revive(const MapsLine& line, const Module& now, const Companion& companion)
   return false;
 }
 
-bool Append(const MapsLine& line, uint64_t image_base) {
+bool Append(const base::MapsLine& line, uint64_t image_base) {
   Module found = {};
   ElfImage image = {};
   uint64_t build_id = 0;
@@ -154,7 +154,7 @@ bool Append(const MapsLine& line, uint64_t image_base) {
 }
 
 // Marks the line's module as seen, or appends it. True if the table changed.
-bool Note(const MapsLine& line, uint64_t image_base) {
+bool Note(const base::MapsLine& line, uint64_t image_base) {
   const uint32_t count = Count();
   for (uint32_t i = 0; i < count; ++i) {
     Module& module = Modules()[i];
@@ -175,8 +175,8 @@ struct Passed {
 // One pass over the maps. With `only_at` not zero, only the module that holds that address is
 // noted.
 Passed Pass(uint64_t only_at) {
-  MapsReader reader(OpenOwnMaps(), line_buffer, sizeof(line_buffer));
-  MapsLine line = {};
+  base::MapsReader reader(base::OpenOwnMaps(), line_buffer, sizeof(line_buffer));
+  base::MapsLine line = {};
   bool changed = false;
   // The latest mapping of a file's first byte: the segments of the same file that follow belong to
   // it.

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "lib/base/clone.h"
 #include "lib/base/directory.h"
 #include "lib/base/parse.h"
 #include "lib/base/say.h"
@@ -37,59 +38,16 @@ void CloseInheritedDescriptors() {
   });
 }
 
-void Enter(void (*run)()) {
+// What the thread runs.
+using Work = void (*)();
+constinit Work work = nullptr;
+
+void Enter(void* /*argument*/) {
   CloseInheritedDescriptors();
   base::SayThroughProcess();
   base::Syscall(SYS_prctl, PR_SET_NAME, base::Arg("heapflare"));
-  run();
+  work();
   base::Syscall(SYS_exit, 0);
-}
-
-// clone(2), with the child calling Enter(run) on `stack_top`. The child must not return from here:
-// it has no frame.
-long Clone(unsigned long flags, void* stack_top, void* thread_pointer, void (*run)()) {
-  int* const id = reinterpret_cast<int*>(&thread_id);
-#if defined(__x86_64__)
-  long result = 0;
-  register long r10 asm("r10") = base::Arg(id);  // where the id is cleared
-  register long r8 asm("r8") = base::Arg(thread_pointer);
-  register long r12 asm("r12") = reinterpret_cast<long>(run);
-  register long r13 asm("r13") = reinterpret_cast<long>(&Enter);
-  asm volatile(
-      "syscall\n\t"
-      "test %%rax, %%rax\n\t"
-      "jnz 1f\n\t"
-      "xor %%ebp, %%ebp\n\t"
-      "mov %%r12, %%rdi\n\t"
-      "call *%%r13\n\t"
-      "hlt\n"
-      "1:"
-      : "=a"(result)
-      : "a"(SYS_clone), "D"(flags), "S"(stack_top), "d"(id), "r"(r10), "r"(r8), "r"(r12), "r"(r13)
-      : "rcx", "r11", "memory");
-  return result;
-#elif defined(__aarch64__)
-  register long x8 asm("x8") = SYS_clone;
-  register long x0 asm("x0") = static_cast<long>(flags);
-  register long x1 asm("x1") = base::Arg(stack_top);
-  register long x2 asm("x2") = base::Arg(id);
-  register long x3 asm("x3") = base::Arg(thread_pointer);
-  register long x4 asm("x4") = base::Arg(id);
-  register long x9 asm("x9") = reinterpret_cast<long>(run);
-  register long x10 asm("x10") = reinterpret_cast<long>(&Enter);
-  asm volatile(
-      "svc 0\n\t"
-      "cbnz x0, 1f\n\t"
-      "mov x29, xzr\n\t"
-      "mov x0, x9\n\t"
-      "blr x10\n\t"
-      "brk 0\n"
-      "1:"
-      : "+r"(x0)
-      : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x9), "r"(x10)
-      : "x30", "memory");
-  return x0;
-#endif
 }
 
 // A thread control block as far as compiled code looks into it: x86_64 finds a pointer to it in its
@@ -123,7 +81,12 @@ bool StartThread(void (*run)()) {
   const uint64_t all = ~uint64_t{0};
   uint64_t before = 0;
   base::Syscall(SYS_rt_sigprocmask, SIG_SETMASK, base::Arg(&all), base::Arg(&before), kSetBytes);
-  const long result = Clone(kFlags, top, thread_pointer, run);
+  work = run;
+  const long result = base::CloneOnStack({.flags = kFlags,
+                                          .stack_top = top,
+                                          .id = reinterpret_cast<int*>(&thread_id),
+                                          .thread_pointer = thread_pointer,
+                                          .run = Enter});
   base::Syscall(SYS_rt_sigprocmask, SIG_SETMASK, base::Arg(&before), 0, kSetBytes);
   return !base::Failed(result);
 }

@@ -1,15 +1,15 @@
-// lib/recorder/maps_reader: /proc/self/maps.
+// lib/base/maps_reader: /proc/self/maps.
 #include <memory>
 #include <vector>
 
+#include "lib/base/maps_reader.h"
 #include "lib/base/parse.h"
-#include "lib/recorder/maps_reader.h"
 #include "tests/fuzz/fuzz_target.h"
 
 namespace heapflare::fuzz {
 namespace {
 
-using recorder::MapsLine;
+using base::MapsLine;
 
 bool Same(const MapsLine& a, const MapsLine& b) {
   return a.start == b.start && a.limit == b.limit && a.offset == b.offset && a.device == b.device &&
@@ -24,7 +24,7 @@ void ComesBack(const MapsLine& line) {
   // A path of that end once is a deleted file's, twice a file of that name.
   const std::string text = numbers + std::string(line.path);
   MapsLine again = {};
-  Require(recorder::ParseMapsLine(text, &again), "the kernel's form is read");
+  Require(base::ParseMapsLine(text, &again), "the kernel's form is read");
   Require(Same(line, again) || line.path.ends_with(" (deleted)"), "and means the same");
 }
 
@@ -41,20 +41,20 @@ void FuzzOne(std::string_view bytes) {
   std::string_view rest = text.substr(0, text.rfind('\n') + 1);
   for (std::string_view one; base::TakeUntil('\n', &rest, &one);) {
     MapsLine line = {};
-    if (recorder::ParseMapsLine(one.substr(0, capacity), &line)) expected.push_back(line);
+    if (base::ParseMapsLine(one.substr(0, capacity), &line)) expected.push_back(line);
     const Alone alone(one);
-    if (recorder::ParseMapsLine(alone.view(), &line)) ComesBack(line);
+    if (base::ParseMapsLine(alone.view(), &line)) ComesBack(line);
   }
   const std::string_view tail = text.substr(text.rfind('\n') + 1);
   MapsLine last = {};
-  if (tail.size() >= capacity && recorder::ParseMapsLine(tail.substr(0, capacity), &last)) {
+  if (tail.size() >= capacity && base::ParseMapsLine(tail.substr(0, capacity), &last)) {
     expected.push_back(last);
   }
 
   static MemoryFile file;
   file.Write(text);
   const auto buffer = std::make_unique<char[]>(capacity);
-  recorder::MapsReader reader(file.Open(), buffer.get(), capacity);
+  base::MapsReader reader(file.Open(), buffer.get(), capacity);
   size_t count = 0;
   for (MapsLine line = {}; reader.Next(&line); ++count) {
     Require(count < expected.size() && Same(line, expected[count]),

@@ -6,13 +6,18 @@
 #include <fstream>
 #include <sstream>
 
+#include "lib/base/maps_reader.h"
 #include "lib/recorder/credentials.h"
 #include "lib/recorder/elf_image.h"
-#include "lib/recorder/maps_reader.h"
 #include "lib/recorder/own_memory.h"
 
 namespace heapflare::recorder {
 namespace {
+
+using base::MapsLine;
+using base::MapsReader;
+using base::OpenOwnMaps;
+using base::ParseMapsLine;
 
 TEST(MapsLine, IsTakenApart) {
   MapsLine line = {};

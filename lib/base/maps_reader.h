@@ -1,4 +1,4 @@
-// Reads /proc/self/maps line by line, with raw system calls and a buffer of fixed size.
+// Reads /proc/PID/maps, with raw system calls and a buffer of fixed size.
 //
 // A path may be of any length: directories can be nested beyond PATH_MAX, and the kernel writes a
 // newline in a name as four characters. Of a line that does not fit the buffer the start is
@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <string_view>
 
-namespace heapflare::recorder {
+#include "lib/base/line_reader.h"
+
+namespace heapflare::base {
 
 struct MapsLine {
   uint64_t start;
@@ -17,7 +19,10 @@ struct MapsLine {
   uint64_t offset;
   uint64_t device;  // major << 32 | minor
   uint64_t inode;
+  bool readable;
+  bool writable;
   bool executable;
+  bool shared;
   // Points into the reader's buffer, until the next line; without " (deleted)".
   std::string_view path;
 };
@@ -29,30 +34,19 @@ class MapsReader {
  public:
   // Takes over `fd`, an open maps file, which may be a failed open's negative errno. `buffer` stays
   // the caller's; the numbers of a line need 100 bytes of it.
-  MapsReader(int fd, char* buffer, size_t capacity);
-  ~MapsReader();
-  MapsReader(const MapsReader&) = delete;
-  MapsReader& operator=(const MapsReader&) = delete;
+  MapsReader(int fd, char* buffer, size_t capacity) : lines_(fd, buffer, capacity) {}
 
-  bool ok() const { return fd_ >= 0; }
+  bool ok() const { return lines_.ok(); }
   // False at the end, or when reading failed.
   bool Next(MapsLine* line);
   // After Next was false: whether that was the end. What was not read may still be mapped.
-  bool complete() const { return complete_; }
+  bool complete() const { return lines_.complete(); }
 
  private:
-  bool NextText(std::string_view* text);
-
-  char* buffer_;
-  size_t capacity_;
-  size_t begin_ = 0;
-  size_t end_ = 0;
-  int fd_;
-  bool skipping_ = false;  // the start of a line was returned, its rest is to be passed over
-  bool complete_ = false;
+  LineReader lines_;
 };
 
 // /proc/self/maps: a descriptor or negative errno.
 int OpenOwnMaps();
 
-}  // namespace heapflare::recorder
+}  // namespace heapflare::base

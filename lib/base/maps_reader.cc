@@ -1,13 +1,9 @@
-#include "lib/recorder/maps_reader.h"
-
-#include <errno.h>
-
-#include <cstring>
+#include "lib/base/maps_reader.h"
 
 #include "lib/base/parse.h"
 #include "lib/base/syscall.h"
 
-namespace heapflare::recorder {
+namespace heapflare::base {
 
 bool ParseMapsLine(std::string_view text, MapsLine* line) {
   // start-limit permissions offset major:minor inode            path
@@ -35,56 +31,21 @@ bool ParseMapsLine(std::string_view text, MapsLine* line) {
            .offset = *offset,
            .device = *major << 32 | *minor,
            .inode = *inode,
+           .readable = field[2][0] == 'r',
+           .writable = field[2][1] == 'w',
            .executable = field[2][2] == 'x',
+           .shared = field[2][3] == 's',
            .path = text};
   return true;
 }
 
 int OpenOwnMaps() { return base::Open("/proc/self/maps", O_RDONLY); }
 
-MapsReader::MapsReader(int fd, char* buffer, size_t capacity)
-    : buffer_(buffer), capacity_(capacity), fd_(fd) {}
-
-MapsReader::~MapsReader() {
-  if (fd_ >= 0) base::Close(fd_);
-}
-
-bool MapsReader::NextText(std::string_view* text) {
-  for (;;) {
-    const void* newline = memchr(buffer_ + begin_, '\n', end_ - begin_);
-    if (newline != nullptr) {
-      const auto length =
-          static_cast<size_t>(static_cast<const char*>(newline) - (buffer_ + begin_));
-      *text = {buffer_ + begin_, length};
-      begin_ += length + 1;
-      if (!skipping_) return true;
-      skipping_ = false;
-      continue;
-    }
-    if (begin_ == 0 && end_ == capacity_) {
-      *text = {buffer_, capacity_};
-      begin_ = end_;
-      if (!skipping_) return skipping_ = true;
-      continue;
-    }
-    memmove(buffer_, buffer_ + begin_, end_ - begin_);
-    end_ -= begin_;
-    begin_ = 0;
-    long got = -EINTR;
-    for (int i = 0; got == -EINTR && i < base::kMostInterruptions; ++i) {
-      got = base::Read(fd_, buffer_ + end_, capacity_ - end_);
-    }
-    complete_ = got == 0;
-    if (got <= 0) return false;
-    end_ += static_cast<size_t>(got);
-  }
-}
-
 bool MapsReader::Next(MapsLine* line) {
-  for (std::string_view text; NextText(&text);) {
+  for (std::string_view text; lines_.Next(&text);) {
     if (ParseMapsLine(text, line)) return true;
   }
   return false;
 }
 
-}  // namespace heapflare::recorder
+}  // namespace heapflare::base
