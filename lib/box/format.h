@@ -15,6 +15,7 @@
 //   kHistory    TimelinePoint  ring       memory use, one point per kHistoryPeriodSeconds or more
 //   kRecent     TimelinePoint  ring       memory use, every look at it: the last seconds in detail
 //   kEvents     Event          ring       what happened: dumps, rungs, thinning, failures
+//   kGrowth     GrowthRecord   by stack   what lived of stack i at some moments of the past
 //
 // Numbers are little-endian and naturally aligned. Sizes are bytes. Times are nanoseconds: `_mono`
 // of CLOCK_MONOTONIC, `_utc` since 1970. An index counts from 0; a field called `..._plus_one` has
@@ -31,6 +32,10 @@
 //   rings     `used` counts all points ever written; slot = number modulo capacity. A point is real
 //             if its `sequence` equals its number + 1; the writer zeroes it first and stores it
 //             last.
+//   kGrowth   works by columns: a column is one look at all stacks, and all its values are real if
+//             the time in Header.growth_mono of its number is not zero. The writer zeroes that
+//             before it changes the first value and stores the new time after the last. Records
+//             beyond `reserved` stand for zeros. `used` counts the looks.
 // Counters only grow, by atomic adds; a stack's live value is allocated - freed. A reader reads
 // freed before allocated, so that no difference is negative. Between two adds of one operation a
 // kill can fall: sums are right to within the operations that were in flight.
@@ -90,6 +95,7 @@ enum RegionId : uint32_t {
   kHistory,
   kRecent,
   kEvents,
+  kGrowth,
   kRegionCount,
 };
 
@@ -117,6 +123,8 @@ struct Losses {
   uint64_t thinnings;     // times the interval was doubled because the samples' region filled up
   uint64_t missed_frees;  // frees that bypassed the recorder, found when the address came back
 };
+
+inline constexpr uint32_t kGrowthColumns = 16;
 
 // A part of the totals; only grows.
 inline constexpr uint32_t kTallies = 16;
@@ -217,6 +225,8 @@ struct Header {
   // makes a single difference negative; the sums are right.)
   Tally tallies[kTallies];
   Reach reach;
+  // When the columns of kGrowth were filled; in no order, 0: empty. See lib/box/growth.h.
+  uint64_t growth_mono[kGrowthColumns];
 };
 
 // Samples: a hash table in kSampleLevels levels, level i with 4^i times the slots of level 0, so
@@ -313,6 +323,12 @@ struct Stack {
   uint64_t false_leaks;
 };
 
+// A stack's live bytes, one value per column, as lib/box/growth.h packs them: of any 16 bits there is
+// a number of bytes.
+struct GrowthRecord {
+  uint16_t live[kGrowthColumns];
+};
+
 // One look at memory. Bytes; kUnknown where it could not be read.
 inline constexpr uint64_t kUnknown = ~uint64_t{0};
 
@@ -361,5 +377,6 @@ struct Event {
 static_assert(sizeof(Header) <= 4096, "the first region starts on the second page");
 static_assert(sizeof(Sample) == 32 && sizeof(Module) == 88 && sizeof(Location) == 16);
 static_assert(sizeof(Stack) == 64 && sizeof(TimelinePoint) == 96 && sizeof(Event) == 96);
+static_assert(sizeof(GrowthRecord) == 32);
 
 }  // namespace heapflare::box

@@ -21,7 +21,7 @@ constexpr uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1
 
 // How the budget is divided: shares of 1/256 of the file, and the records' sizes. Samples take half
 // of it: at the default 16 MiB 260,000 live ones, 130 GiB of heap at the default interval; 32,000
-// stacks of 24 frames on average.
+// stacks of 21 frames on average, each with its history.
 struct Share {
   RegionId id;
   uint64_t record_bytes;
@@ -29,10 +29,10 @@ struct Share {
 };
 constexpr Share kShares[] = {
     {kModules, sizeof(Module), 3},        {kStrings, 1, 4},
-    {kLocations, sizeof(Location), 16},   {kFrames, sizeof(uint32_t), 48},
-    {kStacks, sizeof(Stack), 32},         {kSamples, sizeof(Sample), 136},
+    {kLocations, sizeof(Location), 16},   {kFrames, sizeof(uint32_t), 43},
+    {kStacks, sizeof(Stack), 32},         {kSamples, sizeof(Sample), 128},
     {kHistory, sizeof(TimelinePoint), 6}, {kRecent, sizeof(TimelinePoint), 6},
-    {kEvents, sizeof(Event), 2},
+    {kEvents, sizeof(Event), 2},          {kGrowth, sizeof(GrowthRecord), 16},
 };
 static_assert(std::size(kShares) == kRegionCount);
 

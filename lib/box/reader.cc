@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "lib/box/growth.h"
 #include "lib/box/shared.h"
 
 namespace heapflare::box {
@@ -14,7 +15,7 @@ constexpr uint64_t kRecordBytes[kRegionCount] = {sizeof(Module),        1,
                                                  sizeof(Location),      sizeof(uint32_t),
                                                  sizeof(Stack),         sizeof(Sample),
                                                  sizeof(TimelinePoint), sizeof(TimelinePoint),
-                                                 sizeof(Event)};
+                                                 sizeof(Event),         sizeof(GrowthRecord)};
 
 }  // namespace
 
@@ -146,6 +147,25 @@ bool Reader::sample(uint64_t slot, Sample* sample) const {
   if (sample->address == 0 || sample->address == kSampleClaimed) return false;
   // Unchanged if the block was not freed meanwhile, and the slot used for another.
   return Load(record.address, std::memory_order_relaxed) == sample->address;
+}
+
+uint32_t Reader::growth_columns(GrowthColumn (&columns)[kGrowthColumns]) const {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < kGrowthColumns; ++i) {
+    if (header_.growth_mono[i] != 0) columns[count++] = {header_.growth_mono[i], i};
+  }
+  std::sort(columns, columns + count,
+            [](const GrowthColumn& a, const GrowthColumn& b) { return a.time_mono < b.time_mono; });
+  return count;
+}
+
+uint64_t Reader::growth(uint64_t stack, uint32_t number) const {
+  const Region& region = header_.regions[kGrowth];
+  if (number >= kGrowthColumns || stack >= InFile(kGrowth, region.reserved / region.record_bytes)) {
+    return 0;
+  }
+  const GrowthRecord& record = *At<GrowthRecord>(kGrowth, stack);
+  return UnpackBytes(Load(record.live[number], std::memory_order_acquire));
 }
 
 Reader::Range Reader::RingRange(RegionId id) const {

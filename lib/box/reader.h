@@ -39,6 +39,12 @@ struct StackView {
   uint64_t false_leaks;
 };
 
+// A look at all stacks, in the past.
+struct GrowthColumn {
+  uint64_t time_mono;
+  uint32_t number;
+};
+
 class Reader {
  public:
   // Checks the header and the regions. False: not a box, or damaged beyond use; `problem` then says
@@ -60,6 +66,11 @@ class Reader {
   // Every slot of the sample table.
   uint64_t sample_slots() const { return InFile(kSamples, header_.regions[kSamples].capacity); }
   bool sample(uint64_t slot, Sample* sample) const;
+
+  // Looks whose values are there, oldest first. Their times are what the file says, whatever that is.
+  uint32_t growth_columns(GrowthColumn (&columns)[kGrowthColumns]) const;
+  // What lived of a stack in column `number`, bytes.
+  uint64_t growth(uint64_t stack, uint32_t number) const;
 
   // The points that a ring still holds are numbered [first, end), no more than lie within the file;
   // some may be missing.

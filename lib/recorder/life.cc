@@ -9,6 +9,7 @@
 #include "lib/recorder/control_server.h"
 #include "lib/recorder/credentials.h"
 #include "lib/recorder/dump.h"
+#include "lib/recorder/growth.h"
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_process.h"
@@ -84,6 +85,8 @@ void Work() {
       RemoveBoxesOfTheDead();
       next_tidying = now + kTidyPeriod;
     }
+    // Before the clock of the samples moves on in LookAtMemory: see growth.h.
+    LookAtGrowth();
     const int64_t pause = LookAtMemory();
     PostSignalledDump();
     ServeControlFile();
@@ -102,6 +105,7 @@ void Child() {
   requests.Clear();
   ForgetThread();
   ForgetWatch();
+  ForgetGrowth();
   ForgetDumps();
   StartOverInChild();
   const Phase phase = recorder.phase.load(std::memory_order_relaxed);

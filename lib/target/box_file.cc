@@ -49,9 +49,9 @@ absl::Status OpenReader(const std::string& path, const std::byte* data, uint64_t
 // A record that is published refers to records that were published before. The box may grow while
 // it is read: so what refers is read before what it refers to, and the header, which says how far
 // the regions are filled, last.
-constexpr box::RegionId kAllRegions[] = {box::kEvents,    box::kRecent,  box::kHistory,
-                                         box::kSamples,   box::kStacks,  box::kFrames,
-                                         box::kLocations, box::kModules, box::kStrings};
+constexpr box::RegionId kAllRegions[] = {
+    box::kEvents, box::kRecent, box::kHistory,   box::kGrowth,  box::kSamples,
+    box::kStacks, box::kFrames, box::kLocations, box::kModules, box::kStrings};
 constexpr box::RegionId kTimelineRegions[] = {box::kRecent, box::kHistory};
 
 }  // namespace
@@ -79,6 +79,8 @@ absl::StatusOr<BoxFile> BoxFile::Load(const std::string& path, Parts parts) {
   absl::Status status = ReadRange(path, fd, memory, 0, std::min(present, kPage));
   if (status.ok()) status = OpenReader(path, memory, present, box.reader_.get());
   if (!status.ok()) return status;
+  // A column of kGrowth counts if it was the same one before and after its values were read.
+  const box::Header before = box.header();
   const auto read_regions = [&](const auto& regions) {
     for (const box::RegionId id : regions) {
       const box::Region region = box.header().regions[id];
@@ -92,6 +94,10 @@ absl::StatusOr<BoxFile> BoxFile::Load(const std::string& path, Parts parts) {
     read_regions(kTimelineRegions);
   }
   if (status.ok()) status = ReadRange(path, fd, memory, 0, std::min(present, kPage));
+  auto* const header = reinterpret_cast<box::Header*>(memory);
+  for (uint32_t i = 0; i < box::kGrowthColumns; ++i) {
+    if (header->growth_mono[i] != before.growth_mono[i]) header->growth_mono[i] = 0;
+  }
   if (status.ok()) status = OpenReader(path, memory, present, box.reader_.get());
   if (!status.ok()) return status;
   return box;

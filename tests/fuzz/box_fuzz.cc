@@ -84,6 +84,16 @@ Contents ReadEverything(const Reader& reader, std::string_view box) {
   for (uint64_t i = 0; i < reader.sample_slots(); ++i) {
     if (reader.sample(i, &sample)) Require(sample.address > box::kSampleClaimed, "a real address");
   }
+  box::GrowthColumn columns[box::kGrowthColumns] = {};
+  const uint32_t looks = reader.growth_columns(columns);
+  for (uint32_t i = 0; i < looks; ++i) {
+    Require(columns[i].time_mono != 0 && columns[i].number < box::kGrowthColumns,
+            "a look has a time and a place");
+    Require(i == 0 || columns[i - 1].time_mono <= columns[i].time_mono, "looks are in order");
+    for (uint64_t k = 0; k < reader.stack_count(); ++k) sum += reader.growth(k, columns[i].number);
+  }
+  Require(reader.growth(~uint64_t{0}, 0) == 0 && reader.growth(0, box::kGrowthColumns) == 0,
+          "what is not there is nothing");
   // Rings may claim to be as long as the largest box; the ends are where something can be.
   const auto walk = [&sum](Reader::Range range, auto read) {
     Require(range.first <= range.end, "a ring ends after it begins");

@@ -6,7 +6,8 @@
 //            the file. In the upper bits, what is to be done with it; see box_fuzz.cc.
 //   then     changes: a byte `kind`, a 16-bit offset, the bytes that go there.
 //            kind % 16   0..8 into the region of that number, 9 into the table of regions, 10 into
-//                        the header after it, 11: the file ends at offset, others: into the file
+//                        the header after it, 11: the file ends at offset, 13: into kGrowth,
+//                        others: into the file
 //            kind / 16   % 4: 1, 4, 8 bytes, or as many as another byte says, plus one
 #pragma once
 
@@ -21,8 +22,12 @@ namespace heapflare::fuzz {
 
 inline constexpr size_t kPage = 4096;
 // Pages of each region in the boxes here: enough for a small service.
-inline constexpr uint64_t kRegionPages[box::kRegionCount] = {1, 1, 2, 1, 2, 1, 1, 1, 1};
-enum Place : uint8_t { kRegionTable = 9, kHeader = 10, kEnd = 11, kFile = 12 };
+inline constexpr uint64_t kRegionPages[box::kRegionCount] = {1, 1, 2, 1, 2, 1, 1, 1, 1, 1};
+enum Place : uint8_t { kRegionTable = 9, kHeader = 10, kEnd = 11, kFile = 12, kGrowthPlace = 13 };
+// Regions that came later have numbers behind, so that old inputs stay what they are.
+inline uint8_t PlaceOfRegion(uint32_t id) {
+  return static_cast<uint8_t>(id == box::kGrowth ? uint32_t{kGrowthPlace} : id);
+}
 inline constexpr size_t kHeaderRest = offsetof(box::Header, pid);
 
 // Moves what is in `large` into a box with regions of these sizes; what does not fit stays out.
@@ -52,6 +57,7 @@ inline std::string Compact(std::string_view large) {
     region.offset = at;
     region.capacity = room / region.record_bytes;
     region.used = std::min(region.used, region.capacity);
+    region.reserved = std::min<uint64_t>(region.reserved, room);
   }
   header.file_bytes = small.size();
   memcpy(small.data(), &header, sizeof(header));
@@ -75,6 +81,10 @@ inline std::string BaseBox(bool filled) {
   header.pid = 4711;
   header.uid = 1000;
   header.opened_mono = header.heartbeat_mono = 1'000'000'000;
+  for (uint64_t i = 1; filled && i <= 20; ++i) {
+    header.heartbeat_mono += 1'000'000'000;
+    builder.Look(header.heartbeat_mono);
+  }
   for (const box::RegionId ring : {box::kRecent, box::kHistory}) {
     for (uint64_t i = 0; i < header.regions[ring].used; ++i) {
       builder.mapping().Records<box::TimelinePoint>(ring)[i].time_mono = header.opened_mono + i;
@@ -86,10 +96,11 @@ inline std::string BaseBox(bool filled) {
 }
 
 inline size_t PlaceOf(const std::string& box, uint8_t place) {
-  if (place < box::kRegionCount) {
+  if (place < kRegionTable || place == kGrowthPlace) {
+    const size_t id = place == kGrowthPlace ? size_t{box::kGrowth} : place;
     uint64_t offset = 0;
     memcpy(&offset,
-           box.data() + offsetof(box::Header, regions) + place * sizeof(box::Region) +
+           box.data() + offsetof(box::Header, regions) + id * sizeof(box::Region) +
                offsetof(box::Region, offset),
            sizeof(offset));
     return offset;
@@ -155,9 +166,10 @@ inline std::string InputFor(const std::string& box, uint8_t what) {
   };
   add_differences(kRegionTable, offsetof(box::Header, regions), kHeaderRest);
   add_differences(kHeader, kHeaderRest, sizeof(box::Header));
-  for (uint8_t id = 0; id < box::kRegionCount; ++id) {
-    const size_t start = PlaceOf(base, id);
-    add_differences(id, start, start + kRegionPages[id] * kPage);
+  for (uint32_t id = 0; id < box::kRegionCount; ++id) {
+    const uint8_t place = PlaceOfRegion(id);
+    const size_t start = PlaceOf(base, place);
+    add_differences(place, start, start + kRegionPages[id] * kPage);
   }
   return input;
 }

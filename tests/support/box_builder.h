@@ -17,8 +17,10 @@
 #include <vector>
 
 #include "lib/base/syscall.h"
+#include "lib/box/growth.h"
 #include "lib/box/mapping.h"
 #include "lib/box/sample_table.h"
+#include "lib/box/shared.h"
 #include "lib/box/stack_table.h"
 #include "lib/box/totals.h"
 
@@ -110,13 +112,14 @@ class BoxBuilder {
   void Allocate(uint32_t stack, uint64_t address, uint64_t size, uint64_t objects = 1) {
     AllocateWeighted(stack, address, size, objects << box::kObjectShift);
   }
-  // The same with a weight in units of the format.
-  void AllocateWeighted(uint32_t stack, uint64_t address, uint64_t size, uint64_t weight) {
+  // The same with a weight in units of the format, and a time of birth.
+  void AllocateWeighted(uint32_t stack, uint64_t address, uint64_t size, uint64_t weight,
+                        uint32_t born_tenths = 0) {
     Check(samples_.Insert({.address = address,
                            .size_and_marks = box::WithoutMarks(size),
                            .weight = weight,
                            .stack = stack,
-                           .born_tenths = 0}) != box::SampleTable::Room::kNone);
+                           .born_tenths = born_tenths}) != box::SampleTable::Room::kNone);
     stacks_.AddAllocated(stack, weight, box::WeightedBytes(size, weight));
   }
   void Free(uint64_t address) {
@@ -137,6 +140,21 @@ class BoxBuilder {
     point.limit = limit;
     point.live_heap = box::WholeBytes(box::SumTallies(header()).live_bytes());
     box::PublishInRing(point, region.used, mapping_.Records<box::TimelinePoint>(ring) + slot);
+    ++region.used;
+  }
+  // What the recorder's look at `time_mono` stores: what lives of every stack.
+  void Look(uint64_t time_mono) {
+    box::Region& region = header().regions[box::kGrowth];
+    const uint64_t count = std::min(header().regions[box::kStacks].used, region.capacity);
+    Check(mapping_.Reserve(box::kGrowth, count * region.record_bytes));
+    const uint32_t column = box::ChooseGrowthColumn(header().growth_mono, time_mono);
+    box::Atomic(header().growth_mono[column]).store(0);
+    for (uint64_t i = 0; i < count; ++i) {
+      const box::Stack& stack = mapping_.Records<box::Stack>(box::kStacks)[i];
+      box::Atomic(mapping_.Records<box::GrowthRecord>(box::kGrowth)[i].live[column])
+          .store(box::PackBytes(box::WholeBytes(stack.allocated_bytes - stack.freed_bytes)));
+    }
+    box::Atomic(header().growth_mono[column]).store(time_mono);
     ++region.used;
   }
   void AddEvent(box::EventKind kind, std::string_view text, uint64_t a = 0, uint64_t b = 0) {

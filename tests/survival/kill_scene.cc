@@ -73,6 +73,7 @@ bool BoxWatch::Changed(bool thorough) {
         records += region.capacity / box::kSampleShares << (2 * i);
       }
     }
+    if (id == box::kGrowth) records = region.reserved / region.record_bytes;
     if (thorough) records = region.capacity;
     changed |= Refresh(region.offset, records * region.record_bytes);
   }
