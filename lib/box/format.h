@@ -252,6 +252,8 @@ struct Sample {
 //    1 bit   indirect: the last pass found references in other unreachable samples, and only there
 //    1 bit   called: it was unreachable in Reach.passes_needed passes in a row, once. It stays set:
 //            the block's free then proves that the verdict was wrong (Stack.false_leaks)
+//    1 bit   ignored: the program said that the block is no leak, nor what it leads to; of a leak
+//            check's own books only
 // A slot that is filled anew has no marks. They are set by compare-and-swap by the recorder's
 // thread alone.
 inline constexpr int kSizeBits = 48;
@@ -259,6 +261,7 @@ inline constexpr uint64_t kLargestSize = (uint64_t{1} << kSizeBits) - 1;
 inline constexpr uint32_t kMostPasses = 255;
 inline constexpr uint64_t kMarkIndirect = uint64_t{1} << 56;
 inline constexpr uint64_t kMarkCalled = uint64_t{1} << 57;
+inline constexpr uint64_t kMarkIgnored = uint64_t{1} << 58;
 
 constexpr uint64_t SizeOf(const Sample& sample) { return sample.size_and_marks & kLargestSize; }
 constexpr uint32_t UnreachablePasses(const Sample& sample) {
@@ -269,6 +272,9 @@ constexpr bool IsIndirect(const Sample& sample) {
 }
 constexpr bool WasCalledUnreachable(const Sample& sample) {
   return (sample.size_and_marks & kMarkCalled) != 0;
+}
+constexpr bool IsIgnored(const Sample& sample) {
+  return (sample.size_and_marks & kMarkIgnored) != 0;
 }
 // The word of a new sample, and the same with other marks.
 constexpr uint64_t WithoutMarks(uint64_t size) { return size < kLargestSize ? size : kLargestSize; }

@@ -54,6 +54,7 @@ bool CanPopulate(std::byte* at) { return Populate(at, kPage); }
 int Mapping::Create(const MappingOptions& options) {
   const uint64_t bytes =
       RoundUp(std::clamp(options.file_bytes, kMinimumFileBytes, kMaximumFileBytes), kPage);
+  if (options.unshared) return CreateUnshared(bytes);
   int fd = 0;
   if (options.path != nullptr) {
     fd = base::Open(options.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, options.mode);
@@ -84,11 +85,7 @@ int Mapping::Create(const MappingOptions& options) {
       }
       if (error == 0) {
         LayOut();
-        if (!grows) {
-          for (Region& region : header().regions) {
-            region.reserved = region.capacity * region.record_bytes;
-          }
-        }
+        if (!grows) CountAllAsReserved();
       }
     }
   }
@@ -99,6 +96,25 @@ int Mapping::Create(const MappingOptions& options) {
     if (options.path != nullptr) base::Unlink(options.path);
   }
   return error;
+}
+
+int Mapping::CreateUnshared(uint64_t bytes) {
+  void* mapped = nullptr;
+  for (; mapped == nullptr && bytes >= kMinimumFileBytes; bytes = RoundUp(bytes / 2, kPage)) {
+    mapped = base::Map(nullptr, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+    if (mapped != nullptr) break;
+  }
+  if (mapped == nullptr) return -ENOMEM;
+  base_ = static_cast<std::byte*>(mapped);
+  bytes_ = bytes;
+  LayOut();
+  CountAllAsReserved();
+  return 0;
+}
+
+void Mapping::CountAllAsReserved() {
+  for (Region& region : header().regions) region.reserved = region.capacity * region.record_bytes;
 }
 
 void Mapping::Forget() {

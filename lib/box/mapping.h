@@ -17,6 +17,9 @@ struct MappingOptions {
   const char* path;     // of the file, which must not exist; nullptr: memory without a name (memfd)
   uint64_t file_bytes;  // budget of the whole box, at least kMinimumFileBytes
   uint32_t mode;        // of the file
+  // No file at all: memory that a forked child gets its own copy of, as it was at the fork. Its pages
+  // are there when they are touched. Of `file_bytes` as much as there are addresses for.
+  bool unshared = false;
 };
 
 class Mapping {
@@ -47,7 +50,9 @@ class Mapping {
   bool Reserve(RegionId id, uint64_t bytes);
 
  private:
+  int CreateUnshared(uint64_t bytes);
   void LayOut();
+  void CountAllAsReserved();
 
   std::byte* base_ = nullptr;
   uint64_t bytes_ = 0;

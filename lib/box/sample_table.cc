@@ -152,6 +152,13 @@ SampleTable::Found SampleTable::Find(uint64_t address) const {
   return {nullptr, 0};
 }
 
+bool SampleTable::AddMark(uint64_t address, uint64_t mark) {
+  const Found found = Find(address);
+  if (found.slot == nullptr) return false;
+  Atomic(found.slot->size_and_marks).fetch_or(mark, std::memory_order_relaxed);
+  return true;
+}
+
 bool SampleTable::Remove(uint64_t address, Sample* sample, uint32_t counter) {
   const Found found = Find(address);
   if (found.slot == nullptr) return false;

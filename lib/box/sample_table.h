@@ -34,6 +34,9 @@ class SampleTable {
   // Takes the sample at `address` out. False: there is none.
   bool Remove(uint64_t address, Sample* sample, uint32_t counter = 0);
 
+  // Sets marks of the sample at `address`, see format.h. False: there is none.
+  bool AddMark(uint64_t address, uint64_t mark);
+
   // Reads some cache lines that other threads write.
   uint64_t live() const;
   uint64_t capacity() const { return capacity_; }

@@ -45,6 +45,7 @@ int heapflare_set_sample_interval(size_t bytes) {
   if (bytes > kLargest) return EINVAL;
   Prepare();
   if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff) return EAGAIN;
+  if (recorder.settings.leak_check && bytes != 1) return EBUSY;
   SetInterval(bytes);
   return 0;
 }

@@ -39,6 +39,8 @@ void Serve(const box::ControlRequest& request) {
     case box::ControlKind::kSetInterval:
       if (request.argument > kLargestInterval) {
         answer.error = EINVAL;
+      } else if (recorder.settings.leak_check) {
+        answer.error = EBUSY;
       } else {
         SetInterval(request.argument);
       }

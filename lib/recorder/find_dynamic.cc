@@ -134,6 +134,8 @@ void Find(NextAllocator* found) {
   void* (*reallocarray)(void*, size_t, size_t) = nullptr;
   Look("reallocarray", &reallocarray);
   table.has_reallocarray = Is(allocator, reallocarray);
+  table.is_glibc =
+      allocator != nullptr && allocator == Object(LibcsDlsym(RTLD_DEFAULT, "gnu_get_libc_version"));
   if (Is(allocator, table.free)) {
     KeepOnlyOf(allocator, &table.free_sized);
     KeepOnlyOf(allocator, &table.free_aligned_sized);

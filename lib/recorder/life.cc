@@ -109,7 +109,8 @@ void Child() {
   ForgetDumps();
   StartOverInChild();
   const Phase phase = recorder.phase.load(std::memory_order_relaxed);
-  if (phase == Phase::kWaiting || phase == Phase::kInterrupted) StartOwnThread();
+  const bool goes_on = recorder.settings.leak_check && phase == Phase::kRecording;
+  if (phase == Phase::kWaiting || phase == Phase::kInterrupted || goes_on) StartOwnThread();
 }
 
 void SayWhoComesFirst(const char* library) {

@@ -259,6 +259,8 @@ void DetachModules() {
   next_scan_by_hook.store(0, std::memory_order_relaxed);
 }
 
+void KeepModulesInChild() { scanning.Reset(); }
+
 // False if another thread is at it.
 static bool TryScanModules() {
   if (mapping == nullptr) return true;

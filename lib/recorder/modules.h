@@ -28,6 +28,9 @@ void AttachModules(box::Mapping* mapping);
 // Before a forked child attaches its own box: forgets the parent's and any scan that was under way.
 void DetachModules();
 
+// In a forked child that keeps its parent's box: forgets any scan that was under way.
+void KeepModulesInChild();
+
 // Brings the table up to date, and gives locations of unknown modules theirs. Does nothing if
 // another thread is at it.
 void ScanModules();

@@ -35,6 +35,8 @@ struct NextAllocator {
   bool has_reallocarray;  // of its own, which is not called; see hooks.inc
   int (*posix_memalign)(void** block, size_t alignment, size_t size);
   size_t (*malloc_usable_size)(void* block);
+  // It is glibc's malloc, whose blocks look as stale_contents.h and leak_memory.h know them.
+  bool is_glibc = false;
   // operator new and delete are the runtime's.
   bool new_by_malloc = false;
   // Whether that form of operator new comes back to another hook.

@@ -90,9 +90,22 @@ int CreateIn(base::Path* directory) {
   return -EEXIST;
 }
 
+// Of a leak check: memory only, with room for every block. It costs what is touched.
+bool CreateBooks() {
+  constexpr uint64_t kBytes = uint64_t{2} << 30;
+  const int error =
+      recorder.mapping.Create({.path = nullptr,
+                               .file_bytes = std::max(recorder.settings.box_bytes, kBytes),
+                               .mode = 0600,
+                               .unshared = true});
+  if (error != 0) base::Say("no memory for the books of a leak check; not checking");
+  return error == 0;
+}
+
 bool CreateBox() {
   recorder.box_path.Clear();
   recorder.control_path.Clear();
+  if (recorder.settings.leak_check) return CreateBooks();
   base::Path& directory = directory_buffer;
   base::Text<1024> problems;
   for (int choice = 0; BoxDirectory(recorder.settings, choice, &directory); ++choice) {
@@ -270,11 +283,27 @@ void StartOver(Phase next) {
   recorder.phase.store(next, std::memory_order_release);
 }
 
+// What the thread that forked was in the middle of, below a signal handler, goes on as in the parent.
+// What other threads were at is lost: a block that was about to be booked is unknown.
+void KeepBooksInChild() {
+  KeepModulesInChild();
+  recorder.parent = OwnProcessId();
+  recorder.forked_by = __builtin_thread_pointer();
+  ++recorder.generation;
+  MarkOwnProcess();
+  ReadIdentity(&recorder.identity);
+  FillIdentity(recorder.identity, &recorder.mapping.header());
+}
+
 }  // namespace
 
 void StartOverInChild() {
   const Phase phase = recorder.phase.load(std::memory_order_relaxed);
   if (phase == Phase::kOff) return;
+  if (recorder.settings.leak_check && phase == Phase::kRecording) {
+    KeepBooksInChild();
+    return;
+  }
   if (thread_state.entered_at == 0) {
     StartOver(phase == Phase::kClosed ? Phase::kClosed : Phase::kWaiting);
   } else if (phase != Phase::kClosed && phase != Phase::kInterrupted) {
@@ -313,6 +342,8 @@ void SetInterval(uint64_t bytes) {
 }
 
 void Thin() {
+  // A leak check without all blocks is none; what finds no room is counted as lost.
+  if (recorder.settings.leak_check) return;
   uint64_t at = recorder.thin_at.load(std::memory_order_relaxed);
   const uint64_t live = recorder.samples.live();
   const uint64_t capacity = recorder.samples.capacity();

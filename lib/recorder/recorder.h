@@ -34,6 +34,11 @@ struct Recorder {
   // A hook waits for the box: the recorder's thread need not wait for the process to have lived a
   // while.
   std::atomic<bool> box_wanted;
+  // How many forks lie between the first process that this one keeps the books of, and this one
+  // (leak check only).
+  uint32_t generation;
+  // In a forked child the process that forked it.
+  int32_t parent;
   // In a forked child the thread that forked, by its thread pointer: at first it is alone.
   void* forked_by;
   // Mean bytes between samples: what threads draw with; 0 = off.
@@ -75,6 +80,9 @@ void NoteUnrecorded(uint64_t bytes, uint64_t weight);
 // If the fork came from a signal handler that interrupted this thread inside the recorder, the child
 // returns into the middle of that operation. It then ends on a private copy of the parent's box, and
 // the new start waits for that (Phase::kInterrupted, inside.h).
+//
+// The books of a leak check (Settings.leak_check) are no file but memory of which the child has a copy:
+// it goes on with that, so that it knows the blocks that it inherited.
 void StartOverInChild();
 void FinishStartOver();
 

@@ -187,10 +187,12 @@ void PassAllocation(size_t bytes) {
   }
 }
 
-void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
+void CommitAllocation(void* block, size_t bytes, const Ticket& ticket, Contents contents) {
+  if (contents == Contents::kUndefined && KeepsStaleContentsAway()) ClearBlock(block, 0);
   const Recording recording(ticket.may_look);
   if (ticket.box != BoxNumber()) return;
   recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));
+  const bool leak_check = recorder.settings.leak_check;
   const uint64_t weighted = box::WeightedBytes(bytes, ticket.weight);
   const uint32_t number = ThreadNumber();
   recorder.stacks.AddAllocated(ticket.stack, ticket.weight, weighted, number);
@@ -203,11 +205,12 @@ void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket) {
     Count(&box::Losses::missed_frees);
   }
   free_filter.Add(block);
+  const uint64_t mark = thread_state.leaks_ignored != 0 ? box::kMarkIgnored : 0;
   const box::Sample sample = {.address = reinterpret_cast<uint64_t>(block),
-                              .size_and_marks = box::WithoutMarks(bytes),
+                              .size_and_marks = box::WithoutMarks(bytes) | mark,
                               .weight = ticket.weight,
                               .stack = ticket.stack,
-                              .born_tenths = Age()};
+                              .born_tenths = leak_check ? recorder.generation : Age()};
   const Room room = recorder.samples.Insert(sample, number);
   if (room == Room::kNone) Lose(sample);
   if (room != Room::kPlenty) Thin();
@@ -223,8 +226,15 @@ bool BeginFree(const void* block) {
   if (Take(block, &sample)) {
     BookSampleAsFreed(sample);
     CountFalseLeak(sample);
+    if (KeepsStaleContentsAway()) MarkFreed(const_cast<void*>(block));
   }
   return true;
+}
+
+bool MarkIgnored(const void* block) {
+  const Inside inside;
+  return recorder.phase.load(std::memory_order_acquire) == Phase::kRecording &&
+         recorder.samples.AddMark(reinterpret_cast<uint64_t>(block), box::kMarkIgnored);
 }
 
 bool TakeSample(const void* block, TakenSample* taken) {

@@ -14,6 +14,7 @@
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_frames.h"
+#include "lib/recorder/stale_contents.h"
 #include "lib/recorder/thread_state.h"
 #include "lib/recorder/unwind.h"
 
@@ -27,9 +28,13 @@ struct Ticket {
   bool may_look;  // enough stack is left to look at files, and nobody was interrupted at it
 };
 
+// Of a block that was just handed out: nobody's, zeroes, or what the caller had in it before.
+enum class Contents { kUndefined, kDefined };
+
 // After Sampler::Take said true.
 Ticket BeginAllocation(size_t bytes, const CallSite& site);
-void CommitAllocation(const void* block, size_t bytes, const Ticket& ticket);
+void CommitAllocation(void* block, size_t bytes, const Ticket& ticket,
+                      Contents contents = Contents::kUndefined);
 
 // After the filter said that `block` may hold a sample. False: the block is not the next
 // allocator's, do not pass it on.
@@ -38,6 +43,9 @@ bool BeginFree(const void* block);
 // Instead of BeginAllocation, if another hook will record the allocation. The sample point that was
 // met here must not count there, or one allocation could meet two: the countdown starts anew.
 void PassAllocation(size_t bytes);
+
+// Marks the block, by its start, as no leak. False: it is not known.
+bool MarkIgnored(const void* block);
 
 // The two halves of a free, for realloc, which may fail and leave the block as it was.
 struct TakenSample {
@@ -56,7 +64,10 @@ template <typename... Arguments>
                                              Arguments... arguments) {
   const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   void* const block = (*function)(arguments...);
-  if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
+  if (ticket.weight != 0 && block != nullptr) {
+    const bool zeroed = static_cast<const void*>(function) == static_cast<const void*>(&next.calloc);
+    CommitAllocation(block, bytes, ticket, zeroed ? Contents::kDefined : Contents::kUndefined);
+  }
   return block;
 }
 
@@ -78,14 +89,19 @@ template <typename... Arguments>
   TakenSample taken = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &taken);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
-  void* const block = next.realloc(old, bytes);
+  void* const block = sampled && KeepsStaleContentsAway() ? ReallocateCleanly(old, bytes)
+                                                          : next.realloc(old, bytes);
   // With a size of zero the old block is gone either way.
   if (sampled && block == nullptr && bytes != 0) {
     PutSampleBack(taken);
   } else if (sampled) {
     BookFree(taken);
   }
-  if (ticket.weight != 0 && block != nullptr) CommitAllocation(block, bytes, ticket);
+  if (ticket.weight != 0 && block != nullptr) {
+    CommitAllocation(block, bytes, ticket,
+                     old != nullptr ? Contents::kDefined : Contents::kUndefined);
+    if (sampled && box::IsIgnored(taken.sample)) MarkIgnored(block);
+  }
   return block;
 }
 

@@ -40,6 +40,17 @@ void ParseDirectory(std::string_view value, base::Path* path, TextWriter* proble
   path->Add(value);
 }
 
+// The recorder's command reads it, with the working directory of the program's end: so only an
+// absolute path is sure to name the same file.
+void ParseFile(std::string_view value, Settings* settings, TextWriter* problem) {
+  if (value[0] != '/' || value.size() > 4000) {
+    problem->Add("not an absolute path");
+    return;
+  }
+  settings->leak_suppressions.Clear();
+  settings->leak_suppressions.Add(value);
+}
+
 void ParseSizeUpTo(std::string_view value, uint64_t least, uint64_t most, uint64_t* bytes,
                    TextWriter* problem) {
   const std::optional<uint64_t> size = ParseSize(value);
@@ -253,6 +264,17 @@ constexpr Variable kVariables[] = {
      [](std::string_view value, Settings* settings, TextWriter* problem) {
        ParseSwitch(value, &settings->verbose, problem);
      }},
+    {"HEAPFLARE_LEAK_CHECK", "0",
+     [](std::string_view value, Settings* settings, TextWriter* problem) {
+       ParseSwitch(value, &settings->leak_check, problem);
+     }},
+    {"HEAPFLARE_LEAK_EXIT_CODE", "23",
+     [](std::string_view value, Settings* settings, TextWriter* problem) {
+       uint64_t code = settings->leak_exit_code;
+       ParseNumberUpTo(value, 0, 255, &code, problem);
+       settings->leak_exit_code = static_cast<uint32_t>(code);
+     }},
+    {"HEAPFLARE_LEAK_SUPPRESSIONS", "none", ParseFile},
 };
 
 void ParseVariable(std::string_view name, std::string_view value, Settings* settings,
@@ -277,7 +299,10 @@ void ParseVariable(std::string_view name, std::string_view value, Settings* sett
     return;
   }
   // Set for the command, not for the recorder.
-  if (name == "HEAPFLARE_LIBRARY" || name == "HEAPFLARE_SYMBOL_CACHE") return;
+  for (const std::string_view of_command :
+       {"HEAPFLARE_COMMAND", "HEAPFLARE_LIBRARY", "HEAPFLARE_SYMBOL_CACHE"}) {
+    if (name == of_command) return;
+  }
   base::Text<512> line;
   AddFound(name, &line);
   report(line.Add(": no such variable; ignored").view());
@@ -292,6 +317,8 @@ void ParseSettings(std::string_view environment, Settings* settings, ReportProbl
     if (entry.substr(0, 10) != "HEAPFLARE_" || !base::TakeUntil('=', &entry, &name)) continue;
     ParseVariable(name, entry, settings, report);
   }
+  // A leak check must know every block.
+  if (settings->leak_check) settings->sample_interval = 1;
 }
 
 void ReadSettings(Settings* settings, ReportProblem report) {

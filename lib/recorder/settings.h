@@ -39,6 +39,9 @@ struct Settings {
   uint32_t box_mode = 0600;
   uint32_t max_stack = 64;
   bool verbose = false;
+  bool leak_check = false;
+  uint32_t leak_exit_code = 23;  // 0: the program's stays
+  base::Path leak_suppressions;  // a file; empty: none
   // Not a setting: the process runs under valgrind, which ends programs that clone as we do.
   bool under_valgrind = false;
 };

@@ -24,6 +24,9 @@ struct ThreadState {
   uint32_t cramped;
   // A read outside the stack ended the last walk.
   uint32_t walk_failed;
+  // heapflare_leak_check_disable was called so often more than heapflare_leak_check_enable: blocks
+  // are marked as ignored.
+  uint32_t leaks_ignored;
   // Which of the shared counters it adds to; 0: none chosen yet.
   uint32_t number;
   // The part of the current stack that may be read, and how far it may be asked for
