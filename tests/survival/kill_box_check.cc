@@ -311,7 +311,7 @@ void CheckOrder(const BoxState& before, const BoxState& after, Faults* faults) {
 
 Passing CompareSamples(const BoxState& before, const BoxState& state, const BoxState& after) {
   const auto same = [](const box::Sample& a, const box::Sample& b) {
-    return a.size == b.size && a.weight == b.weight && a.stack == b.stack;
+    return box::SizeOf(a) == box::SizeOf(b) && a.weight == b.weight && a.stack == b.stack;
   };
   const auto holds = [&](const BoxState& other, uint64_t address, const box::Sample& sample) {
     const auto found = other.samples.find(address);
