@@ -303,10 +303,17 @@ struct Module {
   uint8_t build_id[kBuildIdBytes];
 };
 
+enum LocationFlags : uint32_t {
+  // Another record may have the same pc and module: this one is not known yet to be the one that the
+  // writer's index leads to, or it got its module later. A reader that wants each place once has to
+  // look (IsTwin, reader.h).
+  kLocationMayBeTwin = 1,
+};
+
 struct Location {
   uint64_t pc;  // a return address; the publishing word
   uint32_t module_plus_one;
-  uint32_t unused;
+  uint32_t flags;  // LocationFlags
 };
 
 enum StackFlags : uint32_t {

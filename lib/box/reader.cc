@@ -112,8 +112,21 @@ bool Reader::location(uint64_t index, Location* location) const {
   if (pc == 0) return false;
   *location = {.pc = pc,
                .module_plus_one = Load(record.module_plus_one, std::memory_order_relaxed),
-               .unused = 0};
+               .flags = Load(record.flags, std::memory_order_relaxed)};
   return true;
+}
+
+bool Reader::IsTwin(uint64_t index, const Location& location) const {
+  if ((location.flags & kLocationMayBeTwin) == 0) return false;
+  Location other = {};
+  for (uint64_t i = 0; i < location_count(); ++i) {
+    if (i == index || !this->location(i, &other) || other.pc != location.pc ||
+        other.module_plus_one != location.module_plus_one) {
+      continue;
+    }
+    if ((other.flags & kLocationMayBeTwin) == 0 || i < index) return true;
+  }
+  return false;
 }
 
 bool Reader::stack(uint64_t index, StackView* stack) const {

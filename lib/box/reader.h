@@ -61,6 +61,10 @@ class Reader {
   uint64_t stack_count() const { return Filled(kStacks); }
   bool module(uint64_t index, ModuleView* module) const;
   bool location(uint64_t index, Location* location) const;
+  // Whether another location stands for the same pc and module, and this one is to give way. (Two
+  // threads can meet a place at the same moment; a kill, or a library that comes and goes, can leave
+  // both.) Costs a pass over all locations where the flag is set, which is rare.
+  bool IsTwin(uint64_t index, const Location& location) const;
   bool stack(uint64_t index, StackView* stack) const;
 
   // Every slot of the sample table.

@@ -149,6 +149,8 @@ uint32_t StackTable::InternLocation(uint64_t pc, Checked* checked) {
       if (mine == kNoLocation) return kNoLocation;
       if (entry.compare_exchange_strong(index_plus_one, mine + 1, std::memory_order_acq_rel,
                                         std::memory_order_acquire)) {
+        // One that gets its module later can meet another that had it from the beginning.
+        if (module != 0) Atomic(locations_[mine].flags).store(0, std::memory_order_relaxed);
         return mine;
       }
     }
@@ -174,6 +176,7 @@ uint32_t StackTable::AppendLocation(uint64_t pc, uint32_t module_plus_one) {
   uint64_t index = 0;
   if (!mapping_->Take(kLocations, 1, &index)) return kNoLocation;
   Location& location = locations_[index];
+  Atomic(location.flags).store(kLocationMayBeTwin, std::memory_order_relaxed);
   Atomic(location.module_plus_one).store(module_plus_one, std::memory_order_relaxed);
   Atomic(location.pc).store(pc, std::memory_order_release);
   return static_cast<uint32_t>(index);

@@ -41,8 +41,8 @@ class Addresses {
     return 0;
   }
 
-  // The address of the call, which is before the return address. False: no module holds it. `index`
-  // is the location's.
+  // The address of the call, which is before the return address. False: no module holds it, or
+  // another location stands for this place. `index` is the location's.
   bool Resolve(uint64_t index, const box::Location& location, uint64_t* address) const {
     *address = location.pc - 1;
     box::ModuleView module = {};
@@ -51,10 +51,11 @@ class Addresses {
         *address >= module.limit) {
       // Where libraries came and went it may also be a location of theirs, or there are two without a
       // module; but no two may have one address.
-      if (unloaded_) {
-        *address =
-            *address % (uint64_t{1} << kMoveBits) + ((modules_ + 1 + index) % kPlaces << kMoveBits);
-      }
+      if (unloaded_) *address = OwnPlace(index, *address);
+      return false;
+    }
+    if (IsTwin(index, location)) {
+      *address = OwnPlace(index, *address);
       return false;
     }
     // Whole dumps ask for the same few modules again and again; only unloaded ones cost a search.
@@ -69,9 +70,24 @@ class Addresses {
   static constexpr int kMoveBits = 48;
   static constexpr uint64_t kPlaces = 1 << 15;
 
+  // Where code comes at run time many locations got their module late, and none is a twin: the search
+  // would take too long for a dump.
+  bool IsTwin(uint64_t index, const box::Location& location) const {
+    constexpr uint32_t kMostSearched = 256;
+    if ((location.flags & box::kLocationMayBeTwin) == 0 || searched_ == kMostSearched) return false;
+    ++searched_;
+    return box_.IsTwin(index, location);
+  }
+
+  // Where no module and no other location is.
+  uint64_t OwnPlace(uint64_t index, uint64_t address) const {
+    return address % (uint64_t{1} << kMoveBits) + ((modules_ + 1 + index) % kPlaces << kMoveBits);
+  }
+
   const box::Reader& box_;
   uint64_t modules_ = 0;
   bool unloaded_ = false;  // some module is
+  mutable uint32_t searched_ = 0;
 };
 
 }  // namespace heapflare::pprof

@@ -233,8 +233,10 @@ void PlaceLocations() {
   for (uint64_t i = unplaced_before.load(std::memory_order_relaxed); i < count; ++i) {
     const uint64_t pc = Atomic(locations[i].pc).load(std::memory_order_acquire);
     const auto module = Atomic(locations[i].module_plus_one);
-    if (pc != 0 && module.load(std::memory_order_relaxed) == 0) {
-      module.store(Look(pc), std::memory_order_relaxed);
+    // Unless a hook does that at this moment.
+    uint32_t none = 0;
+    if (pc != 0 && module.load(std::memory_order_relaxed) == none) {
+      module.compare_exchange_strong(none, Look(pc), std::memory_order_relaxed);
     }
   }
 }

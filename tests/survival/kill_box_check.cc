@@ -86,6 +86,8 @@ class Checker {
       box::Location location;
       if (!reader_.location(i, &location)) continue;
       ++state_.locations;
+      // A kill can leave the record of who came second (IsTwin).
+      if (reader_.IsTwin(i, location)) continue;
       Hold(seen.emplace(location.pc, location.module_plus_one).second, "location %d repeats pc %#x",
            i, location.pc);
       if (location.module_plus_one == 0) continue;

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <random>
+#include <set>
 
 #include "lib/profile/export.h"
 #include "lib/profile/folded.h"
@@ -118,6 +119,45 @@ TEST(FromBox, HasTheBoxsNumbers) {
   StringSink folded;
   ASSERT_TRUE(WriteFolded(*profile, FindSampleType(*profile, ""), &folded).ok());
   EXPECT_EQ(folded.text, "checkout!0x204f;checkout!0x200f 3000\n");
+}
+
+// Two threads met a place at once and the process was killed before one gave way; or a location got
+// its module late, when there was another one that had it.
+TEST(FromBox, HasEachPlaceOnceThoughTheBoxHasItTwice) {
+  for (const bool by_stack : {false, true}) {
+    const TemporaryDirectory directory;
+    BoxBuilder box(directory.File("a.box"));
+    box.Allocate(box.AddStack({0x401010, 0x401050}), 0x10000, 1000);
+    auto* locations = box.mapping().Records<box::Location>(box::kLocations);
+    EXPECT_EQ(locations[0].flags, 0u);
+    EXPECT_EQ(locations[1].flags, 0u);
+    if (by_stack) {
+      // Nobody knew its module; now it has one. A stack leads to it.
+      const uint32_t late = box.AddStack({0x601010});
+      box.Allocate(late, 0x20000, 500);
+      const uint64_t last = box.header().regions[box::kLocations].used - 1;
+      EXPECT_EQ(locations[last].flags, box::kLocationMayBeTwin);
+      EXPECT_EQ(locations[last].module_plus_one, 0u);
+      locations[last].pc = locations[0].pc;
+      locations[last].module_plus_one = locations[0].module_plus_one;
+    } else {
+      uint64_t index = 0;
+      ASSERT_TRUE(box.mapping().Take(box::kLocations, 1, &index));
+      locations[index] = locations[1];
+      locations[index].flags = box::kLocationMayBeTwin;
+    }
+    box.Publish();
+    const auto file = target::BoxFile::Load(directory.File("a.box"));
+    ASSERT_TRUE(file.ok());
+    const auto profile = FromBox(file->reader(), DescribeBox(*file, target::Life::kDead));
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    std::set<uint64_t> addresses;
+    for (const Location& location : profile->location()) {
+      EXPECT_TRUE(addresses.insert(location.address()).second) << location.address();
+    }
+    EXPECT_EQ(profile->location(0).address(), 0x40100f);
+    EXPECT_EQ(profile->location(1).address(), 0x40104f);
+  }
 }
 
 TEST(Folded, WritesInlinedFramesRootFirstAndEscapes) {
