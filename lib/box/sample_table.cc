@@ -172,4 +172,35 @@ bool SampleTable::Remove(uint64_t address, Sample* sample, uint32_t counter) {
   return true;
 }
 
+uint64_t SampleTable::slots_in_use() const {
+  const uint32_t levels = std::min(
+      Atomic(mapping_->header().sample_levels).load(std::memory_order_acquire), kSampleLevels);
+  uint64_t slots = 0;
+  for (uint32_t i = 0; i < levels; ++i) slots += levels_[i].slot_count;
+  return slots;
+}
+
+uint32_t SampleTable::Mark(uint64_t slot, uint64_t address, uint32_t born_tenths, bool unreachable,
+                           bool indirect, uint32_t needed) {
+  Sample& record = levels_[0].slots[slot];
+  const auto is_the_same = [&](Sample* sample) {
+    LoadShared(&record, sample);
+    return sample->address == address && sample->born_tenths == born_tenths &&
+           Load(record.address, std::memory_order_relaxed) == address;
+  };
+  Sample sample = {};
+  if (!is_the_same(&sample)) return 0;
+  const uint32_t passes = unreachable ? UnreachablePasses(sample) + 1 : 0;
+  uint64_t marked = WithPasses(sample.size_and_marks & ~kMarkIndirect, passes);
+  if (indirect) marked |= kMarkIndirect;
+  if (unreachable && passes >= needed) marked |= kMarkCalled;
+  const auto word = Atomic(record.size_and_marks);
+  uint64_t before = sample.size_and_marks;
+  if (!word.compare_exchange_strong(before, marked)) return 0;
+  Sample after = {};
+  if (is_the_same(&after)) return passes;
+  word.compare_exchange_strong(marked, sample.size_and_marks);
+  return 0;
+}
+
 }  // namespace heapflare::box

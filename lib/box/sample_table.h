@@ -36,6 +36,17 @@ class SampleTable {
 
   // Sets marks of the sample at `address`, see format.h. False: there is none.
   bool AddMark(uint64_t address, uint64_t mark);
+  // What a pass over the samples found of the one in `slot`, if it still is that one: of this
+  // address and born at that time. Changes its marks (format.h), and calls it unreachable after
+  // `needed` passes in a row. Returns these passes; 0 also if the sample is gone. By one thread.
+  //
+  // The block may be freed meanwhile, and the slot filled anew, even for the same address. So the
+  // sample must be older than 0.1 s when the pass begins: then a later one differs in its birth. A
+  // mark that fell on a later one all the same, between two instructions here, is taken back.
+  uint32_t Mark(uint64_t slot, uint64_t address, uint32_t born_tenths, bool unreachable,
+                bool indirect, uint32_t needed);
+  // Slots that may be filled.
+  uint64_t slots_in_use() const;
 
   // Reads some cache lines that other threads write.
   uint64_t live() const;

@@ -79,9 +79,11 @@ bool MemoryMap::Exclude(uint64_t start, uint64_t bytes) {
   return true;
 }
 
-int MemoryMap::Read() {
-  const int smaps = base::Open("/proc/self/smaps", O_RDONLY);
-  if (smaps >= 0 && ReadFrom(smaps) == 0 && count_ > 0) return 0;
+int MemoryMap::Read(bool from_smaps) {
+  if (from_smaps) {
+    const int smaps = base::Open("/proc/self/smaps", O_RDONLY);
+    if (smaps >= 0 && ReadFrom(smaps) == 0 && count_ > 0) return 0;
+  }
   const int maps = base::OpenOwnMaps();
   if (maps < 0) return maps;
   return ReadFrom(maps);
@@ -110,19 +112,15 @@ int MemoryMap::ReadFrom(int fd) {
                  .executable = line.executable,
                  .shared = line.shared,
                  .may_write = line.writable,
-                 .in_pieces = false})) {
+                 .exact = false})) {
       return -ENOMEM;
     }
   }
   if (!lines.complete()) return -EIO;
   for (uint64_t i = 0; i < count_; ++i) {
     MemoryRange& range = ranges_[i];
-    if (!detailed && range.writable) range.resident = range.anonymous = range.bytes();
-    for (uint32_t k = 0; k < excluded_count_; ++k) {
-      if (excluded_[k].start < range.limit && range.start < excluded_[k].limit) {
-        range.in_pieces = true;
-      }
-    }
+    range.exact = detailed;
+    if (!detailed) range.resident = range.anonymous = range.bytes();
   }
   return 0;
 }
@@ -200,7 +198,7 @@ void PresentPages::Close() {
 // What is known of the pages from `from` on; false: nothing, so they are read.
 bool PresentPages::Look(const MemoryRange& range, uint64_t from, uint64_t limit) {
   // A forked child has no page tables of shared memory; the file's pages are what there is to see.
-  by_mincore_ = range.shared;
+  by_mincore_ = range.shared || pagemap_ < 0;
   const uint64_t capacity = by_mincore_ ? kBufferBytes : kBufferBytes / sizeof(uint64_t);
   const uint64_t pages = std::min((limit - from) / kPage, capacity);
   window_start_ = from;
@@ -210,8 +208,8 @@ bool PresentPages::Look(const MemoryRange& range, uint64_t from, uint64_t limit)
                          base::Arg(entries_)) == 0;
   }
   const uint64_t bytes = pages * sizeof(uint64_t);
-  return pagemap_ >= 0 && base::PRead(pagemap_, entries_, bytes, from / kPage * sizeof(uint64_t)) ==
-                              static_cast<long>(bytes);
+  return base::PRead(pagemap_, entries_, bytes, from / kPage * sizeof(uint64_t)) ==
+         static_cast<long>(bytes);
 }
 
 bool PresentPages::IsPresent(const MemoryRange& range, uint64_t page) {
@@ -231,7 +229,7 @@ bool PresentPages::IsPresent(const MemoryRange& range, uint64_t page) {
 bool PresentPages::Next(const MemoryRange& range, uint64_t from, uint64_t limit,
                         uint64_t* run_start, uint64_t* run_limit) {
   // Whole mappings that are in memory are not looked at page by page.
-  if (!range.shared && range.anonymous == range.bytes() && with_swapped_) {
+  if (range.exact && !range.shared && range.anonymous == range.bytes() && with_swapped_) {
     *run_start = from;
     *run_limit = limit;
     return from < limit;

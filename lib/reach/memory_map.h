@@ -42,7 +42,7 @@ struct MemoryRange {
   bool executable;
   bool shared;
   bool may_write;  // it can be made writable
-  bool in_pieces;  // something of it is excluded: ask ForEachPart
+  bool exact;      // `resident` and `anonymous` were counted by the kernel
 
   uint64_t bytes() const { return limit - start; }
   bool Contains(uint64_t address) const { return address >= start && address < limit; }
@@ -63,9 +63,10 @@ class MemoryMap {
   // Before Read: memory that is the searcher's own. False: too many.
   bool Exclude(uint64_t start, uint64_t bytes);
 
-  // Of the calling process. 0 or negative errno. Without smaps from maps, and then every private
-  // mapping that is writable counts as a whole.
-  int Read();
+  // Of the calling process. 0 or negative errno. From smaps, for which the kernel visits every page
+  // and holds off whoever maps memory; or from maps, which costs little: then every private mapping
+  // may refer, and only PresentPages knows what of it is there.
+  int Read(bool from_smaps = true);
   // The same of an open file of either form, which it takes over.
   int ReadFrom(int fd);
   void Release();

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -43,9 +44,6 @@ constexpr size_t kPage = 4096;
 constexpr size_t kMostRegisterBytes = 16 << 10;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr size_t kSetBytes = 8;
-
-// Not in the headers of old glibc.
-constexpr int kEventStop = 128;  // PTRACE_EVENT_STOP
 
 long Ptrace(long request, int thread, long address = 0, long data = 0) {
   return base::Syscall(SYS_ptrace, request, thread, address, data);
@@ -216,15 +214,6 @@ class Stopping {
     }
   }
 
-  // Those that never stopped are let go by the collector's end.
-  void LetGo() {
-    for (uint32_t i = 0; i < count_; ++i) {
-      StoppedThread& thread = threads_[i];
-      if (thread.state == State::kInterrupted) HasStopped(&thread);
-      if (thread.state == State::kStopped) Ptrace(PTRACE_DETACH, thread.id, 0, thread.signal);
-    }
-  }
-
  private:
   bool IsKnown(int id) const {
     for (uint32_t i = 0; i < count_; ++i) {
@@ -237,8 +226,8 @@ class Stopping {
     return false;
   }
 
-  // Leaves the report with the kernel: a thread whose tracer has taken the report and dies before it
-  // lets the thread go loses the signal that it stopped for.
+  // Leaves the report with the kernel: a thread whose tracer has taken it and ends loses the signal
+  // that it stopped for.
   static bool HasStopped(StoppedThread* thread) {
     siginfo_t report = {};
     constexpr int kLook = WSTOPPED | WEXITED | WNOHANG | WNOWAIT | __WALL;
@@ -249,8 +238,6 @@ class Stopping {
       return true;
     }
     thread->state = State::kStopped;
-    // Not our interruption but a signal on its way: it must not be lost.
-    if (report.si_status >> 8 != kEventStop) thread->signal = report.si_status & 0x7f;
     return true;
   }
 
@@ -277,7 +264,7 @@ void Collector::Release() {
   bytes_ = 0;
 }
 
-int Collector::Start(const StopOptions& options) {
+int Collector::Prepare(const StopOptions& options) {
   if (running()) return -EBUSY;
   Release();
   // Threads that start meanwhile have room too.
@@ -300,7 +287,11 @@ int Collector::Start(const StopOptions& options) {
   shared_->threads = reinterpret_cast<StoppedThread*>(top + kHead);
   shared_->registers = top + kHead + table;
   shared_->registers_end = memory_ + bytes;
+  return 0;
+}
 
+int Collector::Start() {
+  std::byte* const top = memory_ + kPage + kCollectorStack;
   const uint64_t all = ~uint64_t{0};
   uint64_t before = 0;
   base::Syscall(SYS_rt_sigprocmask, SIG_SETMASK, base::Arg(&all), base::Arg(&before), kSetBytes);
@@ -316,7 +307,7 @@ int Collector::Start(const StopOptions& options) {
     return static_cast<int>(id);
   }
   process_ = static_cast<int>(id);
-  if (options.declare_tracer) base::Syscall(SYS_prctl, PR_SET_PTRACER, id);
+  if (shared_->options.declare_tracer) base::Syscall(SYS_prctl, PR_SET_PTRACER, id);
   shared_->go.store(1, std::memory_order_release);
   base::FutexWake(reinterpret_cast<uint32_t*>(&shared_->go), 1);
   return 0;
@@ -332,6 +323,8 @@ void Collector::Collect() {
   base::Syscall(SYS_prctl, PR_SET_NAME, base::Arg("heapflare-stop"));
   // If its maker ends it must not outlive it.
   base::Syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
+  // Where that is allowed, ahead of the threads that it is about to stop.
+  base::Syscall(SYS_setpriority, PRIO_PROCESS, 0, -20);
   // Naps are as short as they are meant.
   base::Syscall(SYS_prctl, PR_SET_TIMERSLACK, 1);
   for (int i = 0; shared.go.load(std::memory_order_acquire) == 0 && i < 100; ++i) {
@@ -356,11 +349,8 @@ void Collector::Collect() {
   }
   const StoppedThreads threads = {.threads = shared.threads, .count = shared.count};
   if (options.while_stopped != nullptr) options.while_stopped(options.context, threads);
-  if (error > 0) {
-    stopping.LetGo();
-    shared.result.released_ns = base::MonotonicNanoseconds();
-  }
-  if (options.after_release != nullptr) options.after_release(options.context, threads);
+  // The end of this process lets them go.
+  if (error > 0) shared.result.released_ns = base::MonotonicNanoseconds();
   shared.finished.store(1, std::memory_order_release);
 }
 

@@ -6,9 +6,11 @@
 //   1. seizes all threads, which does not stop them, so that the stop itself is short,
 //   2. interrupts all, waits until they stand, and looks for new ones until there are none,
 //   3. reads their registers, the vector ones too: compilers keep pointers there,
-//   4. calls `while_stopped`, 5. lets them go, 6. calls `after_release`, and ends.
+//   4. calls `while_stopped`, and ends, whereby the kernel lets all go at once. To let them go one by
+//      one took 25 times as long under load: who is let go first takes the processor away.
 // A thread that does not stop in time (it sleeps in the kernel where nothing wakes it, or waits for
-// a vfork child) runs on unseen. A thread that was about to take a signal gets it afterwards. One
+// a vfork child) runs on unseen. A thread that was about to take a signal gets it afterwards: the
+// collector only looks at the report of a stop, which thereby keeps the signal. One
 // that stands stopped (SIGSTOP) stays so. If the collector dies the kernel lets all threads run on
 // (no PTRACE_O_EXITKILL); if it does not end in time its owner kills it.
 //
@@ -42,7 +44,6 @@ struct StoppedThread {
   // The collector's.
   enum class State : uint32_t { kSeized, kInterrupted, kStopped, kGone };
   State state;
-  int signal;  // to be delivered when it is let go
 };
 
 struct StoppedThreads {
@@ -55,14 +56,13 @@ struct StopOptions {
   int process = 0;
   int spared_thread = 0;  // 0: none is
   // For all threads to stop, after the first was interrupted. Who has not by then runs on.
-  int64_t stop_budget_ns = 4'000'000;
+  int64_t stop_budget_ns = 3'000'000;
   // Allow the collector to trace, see above. Undone at the end.
   bool declare_tracer = false;
   // No ptrace at all: `while_stopped` is called with no threads.
   bool without_stopping = false;
-  // Run in the collector, on a stack of kCollectorStack, without libc. May be nullptr.
+  // Runs in the collector, on a stack of kCollectorStack, without libc. May be nullptr.
   void (*while_stopped)(void* context, const StoppedThreads& threads) = nullptr;
-  void (*after_release)(void* context, const StoppedThreads& threads) = nullptr;
   void* context = nullptr;
 };
 
@@ -70,12 +70,12 @@ inline constexpr size_t kCollectorStack = 128 << 10;
 
 struct StopResult {
   // 0, or negative errno of what refused: -EPERM ptrace, -ENXIO a /proc of another PID namespace.
-  // Then no thread was stopped, and the callbacks were called all the same, without threads.
+  // Then no thread was stopped, and `while_stopped` was called all the same, without threads.
   int error;
   uint32_t threads;         // seen
   uint32_t threads_unseen;  // that did not stop in time, or could not be traced
   int64_t stopped_ns;       // when the first was interrupted, CLOCK_MONOTONIC; 0: none was
-  int64_t released_ns;      // when the last was let go
+  int64_t released_ns;      // when the collector was done with them
 };
 
 class Collector {
@@ -86,12 +86,24 @@ class Collector {
   Collector& operator=(const Collector&) = delete;
 
   // Starts it. 0 or negative errno. It must have ended before *this does.
-  int Start(const StopOptions& options);
+  int Start(const StopOptions& options) {
+    const int error = Prepare(options);
+    return error != 0 ? error : Start();
+  }
+  // The two steps of that: afterwards its memory is known; afterwards it is at work.
+  int Prepare(const StopOptions& options);
+  int Start();
   // Waits for its end at most until `deadline_ns` (CLOCK_MONOTONIC; 0: only looks). True if it has
   // ended, and is reaped.
   bool Wait(int64_t deadline_ns);
   // Ends it; its threads run on. True if it has ended.
   bool Kill();
+
+  // In a forked child, whose parent's it is.
+  void Forget() {
+    process_ = 0;
+    Release();
+  }
 
   bool running() const { return process_ != 0; }
   // After its end. False: it was killed, and the result is what it had got to.

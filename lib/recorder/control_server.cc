@@ -9,6 +9,7 @@
 #include "lib/box/control.h"
 #include "lib/recorder/dump.h"
 #include "lib/recorder/own_process.h"
+#include "lib/recorder/reach.h"
 #include "lib/recorder/recorder.h"
 
 namespace heapflare::recorder {
@@ -22,7 +23,33 @@ constinit int32_t opened_for = 0;  // process: a forked child has a control file
 constinit box::ControlAnswer answer = {};
 constinit DumpResult result = {};
 
-void Serve(const box::ControlRequest& request) {
+// The request that a pass under way answers at its end; 0: none.
+constinit uint64_t awaits_reach = 0;
+
+void Answer(uint64_t sequence) {
+  // The text first, then the word that makes it an answer.
+  answer.sequence = 0;
+  base::PWrite(control, &answer, sizeof(answer), box::kAnswerOffset);
+  answer.sequence = sequence;
+  base::PWrite(control, &answer.sequence, sizeof(answer.sequence), box::kAnswerOffset);
+}
+
+// False: the answer comes later.
+bool ServeReach(const box::ControlRequest& request) {
+  const auto passes = static_cast<uint32_t>(request.argument);
+  const auto flags = static_cast<uint32_t>(request.argument >> 32);
+  if (passes > box::kMostPasses) {
+    answer.error = EINVAL;
+  } else if (!StartReach(passes == 0 ? box::kReachPasses : passes, flags)) {
+    answer.error = EBUSY;
+  } else {
+    awaits_reach = request.sequence;
+    return false;
+  }
+  return true;
+}
+
+bool Serve(const box::ControlRequest& request) {
   answer.error = 0;
   answer.text_bytes = 0;
   switch (static_cast<box::ControlKind>(request.kind)) {
@@ -34,7 +61,7 @@ void Serve(const box::ControlRequest& request) {
       answer.error = result.error;
       answer.text_bytes = static_cast<uint32_t>(std::min(result.path.size(), sizeof(answer.text)));
       memcpy(answer.text, result.path.c_str(), answer.text_bytes);
-      return;
+      return true;
     }
     case box::ControlKind::kSetInterval:
       if (request.argument > kLargestInterval) {
@@ -44,12 +71,24 @@ void Serve(const box::ControlRequest& request) {
       } else {
         SetInterval(request.argument);
       }
-      return;
+      return true;
     case box::ControlKind::kReach:
+      return ServeReach(request);
     case box::ControlKind::kNone:
       break;
   }
   answer.error = ENOSYS;
+  return true;
+}
+
+// Who asked for the pass may have given up, and somebody else be served since.
+void AnswerReach() {
+  base::Text<256> text;
+  if (!AdvanceReach(&text) || awaits_reach != answered || control < 0) return;
+  answer.error = 0;
+  answer.text_bytes = static_cast<uint32_t>(text.size());
+  memcpy(answer.text, text.c_str(), text.size());
+  Answer(awaits_reach);
 }
 
 }  // namespace
@@ -72,19 +111,15 @@ void OpenControlFile() {
 
 void ServeControlFile() {
   OpenControlFile();
+  AnswerReach();
   box::ControlRequest request = {};
   if (control < 0 ||
       base::PRead(control, &request, sizeof(request), box::kRequestOffset) != sizeof(request) ||
       request.magic != box::kControlMagic || request.sequence <= answered) {
     return;
   }
-  Serve(request);
   answered = request.sequence;
-  // The text first, then the word that makes it an answer.
-  answer.sequence = 0;
-  base::PWrite(control, &answer, sizeof(answer), box::kAnswerOffset);
-  answer.sequence = request.sequence;
-  base::PWrite(control, &answer.sequence, sizeof(answer.sequence), box::kAnswerOffset);
+  if (Serve(request)) Answer(request.sequence);
 }
 
 }  // namespace heapflare::recorder

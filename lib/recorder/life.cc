@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "lib/base/say.h"
@@ -13,6 +14,7 @@
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_process.h"
+#include "lib/recorder/reach.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/signal_trigger.h"
@@ -87,9 +89,10 @@ void Work() {
     }
     // Before the clock of the samples moves on in LookAtMemory: see growth.h.
     LookAtGrowth();
-    const int64_t pause = LookAtMemory();
+    int64_t pause = LookAtMemory();
     PostSignalledDump();
     ServeControlFile();
+    pause = std::min(pause, ReachPause());
     if (!requests.Serve()) SleepUntilRung(pause);
   }
   // Somebody may still wait for the exit's dump.
@@ -107,6 +110,7 @@ void Child() {
   ForgetWatch();
   ForgetGrowth();
   ForgetDumps();
+  ForgetReach();
   StartOverInChild();
   const Phase phase = recorder.phase.load(std::memory_order_relaxed);
   const bool goes_on = recorder.settings.leak_check && phase == Phase::kRecording;

@@ -22,6 +22,7 @@ constexpr size_t kPage = 4096;
 constexpr size_t kStackBytes = 128 << 10;
 // Below and above the address that the thread pointer leads to.
 constexpr size_t kThreadLocalBytes = 2 * kPage;
+constexpr size_t kAll = kPage + kStackBytes + kThreadLocalBytes;
 
 constinit std::byte* stack = nullptr;  // guard page, stack, thread-local page
 // Written by the kernel: set at the start, cleared at the thread's end.
@@ -62,7 +63,6 @@ void PrepareThreadLocal(std::byte* pointer) {
 bool StartThread(void (*run)()) {
   // In a forked child the memory is there and nobody uses it.
   if (stack == nullptr) {
-    constexpr size_t kAll = kPage + kStackBytes + kThreadLocalBytes;
     void* const memory = base::Map(nullptr, kAll, PROT_READ | PROT_WRITE,
                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK);
     if (memory == nullptr) return false;
@@ -89,6 +89,11 @@ bool StartThread(void (*run)()) {
                                           .run = Enter});
   base::Syscall(SYS_rt_sigprocmask, SIG_SETMASK, base::Arg(&before), 0, kSetBytes);
   return !base::Failed(result);
+}
+
+void MemoryOfThread(uint64_t* start, uint64_t* bytes) {
+  *start = reinterpret_cast<uint64_t>(stack);
+  *bytes = stack == nullptr ? 0 : kAll;
 }
 
 int ThreadOfRecorder() { return thread_id.load(std::memory_order_acquire); }

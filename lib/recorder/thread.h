@@ -16,6 +16,8 @@
 // It blocks all signals, has a small stack with a guard page, and the name "heapflare".
 #pragma once
 
+#include <cstdint>
+
 namespace heapflare::recorder {
 
 // Starts `run` on the thread. False if the kernel refuses; the service goes on without. To be
@@ -24,6 +26,9 @@ bool StartThread(void (*run)());
 
 // The thread's id, 0 while there is none.
 int ThreadOfRecorder();
+
+// Its stack and what belongs to it, which is not the service's memory. 0 bytes while there is none.
+void MemoryOfThread(uint64_t* start, uint64_t* bytes);
 
 // In a forked child, before it starts one of its own.
 void ForgetThread();

@@ -28,6 +28,7 @@ constexpr int64_t kMillisecond = 1'000'000;
 
 // Guarded by `looking`.
 constinit uint64_t last_limit = 0;
+constinit uint64_t last_headroom = kUnknown;
 constinit Slope slope;
 
 void NoteLimit(uint64_t limit) {
@@ -35,6 +36,16 @@ void NoteLimit(uint64_t limit) {
   if (last_limit != 0) NoteEvent(box::EventKind::kLimitChanged, last_limit, limit, 0);
   last_limit = limit;
   last_look.limit.store(limit, std::memory_order_relaxed);
+}
+
+void NoteHeadroom(const Measurement& now, const cgroup::MemoryStat& stat) {
+  if (now.usage == kUnknown || now.limit == kUnknown) {
+    last_headroom = kUnknown;
+    return;
+  }
+  const uint64_t taken =
+      watched_level == cgroup::kNodeLevel ? now.usage : cgroup::WorkingSet(now.usage, stat);
+  last_headroom = now.limit - std::min(now.limit, taken);
 }
 
 void WritePoint(const Measurement& now, const cgroup::MemoryStat& stat, uint64_t kills,
@@ -74,6 +85,8 @@ int64_t NextTick(const Measurement& now) {
 }
 
 }  // namespace
+
+uint64_t Headroom() { return last_headroom; }
 
 TryLook::TryLook(int more) : holding_(looking.Try()) {
   for (; holding_ == 0 && more > 0; --more) {
@@ -153,6 +166,7 @@ int64_t LookAtMemory() {
   thread_controller.ReadStat(of, &stat);
   thread_controller.ReadEvents(of, &events);
   now.value = MetricValue(thread_controller, now.usage, 0);
+  NoteHeadroom(now, stat);
   WritePoint(now, stat, events.oom_kill, time);
   if (now.value != kUnknown) slope.Update(now.value, time);
   StepLadder(now, time);

@@ -21,6 +21,10 @@ void FollowCgroup();
 // "interval 512 KiB, limit 256 MiB (cgroup v1 /sys/fs/cgroup/memory/x)": for the line at start.
 void DescribeWatch(base::TextWriter* line);
 
+// What the limit leaves, as of the last look, whatever HEAPFLARE_METRIC is: page cache that the
+// kernel can drop counts as free. kUnknown: there is no limit, or it could not be read.
+uint64_t Headroom();
+
 // A full look: limit, usage, what it is made of; writes a timeline point; wants a dump if a rung is
 // reached or the limit is near in time. Returns when to look again, ns.
 int64_t LookAtMemory();

@@ -428,6 +428,7 @@ std::atomic<uint64_t> handled = 0;
 TEST(StoppedThreads, LoseNoSignal) {
   if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
   struct sigaction action = {};
+  handled = 0;
   action.sa_handler = [](int) { ++handled; };
   sigaction(SIGRTMIN + 1, &action, nullptr);
   struct Shared {
