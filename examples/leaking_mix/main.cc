@@ -22,19 +22,20 @@
 #include <cmath>
 #include <deque>
 #include <list>
+#include <memory>
 #include <random>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace leaking_mix {
 
 using Random = std::mt19937_64;
 
-// A block of memory and its size.
 struct Block {
-  char* bytes;
+  std::unique_ptr<char[]> memory;
   size_t size;
 };
 
@@ -43,17 +44,10 @@ size_t SizeAround(size_t mean, Random* random) {
   return std::uniform_int_distribution<size_t>(mean / 5, mean * 9 / 5)(*random);
 }
 
-Block Allocate(size_t size) {
-  auto* const bytes = static_cast<char*>(malloc(size));
-  if (bytes == nullptr) abort();
-  bytes[0] = 1;
-  return {bytes, size};
-}
-
 class AuditLog {
  public:
   [[gnu::noinline]] void Remember(size_t size) {
-    entries_.push_back(Allocate(size));
+    entries_.push_back({std::make_unique_for_overwrite<char[]>(size), size});
     bytes_ += size;
   }
   size_t bytes() const { return bytes_; }
@@ -67,14 +61,13 @@ class PageCache {
  public:
   bool Has(uint64_t page) const { return pages_.contains(page); }
   [[gnu::noinline]] void Insert(uint64_t page, size_t size) {
-    pages_[page] = Allocate(size);
+    pages_[page] = {std::make_unique_for_overwrite<char[]>(size), size};
     order_.push_back(page);
     bytes_ += size;
     while (bytes_ > kMost) {
       const auto oldest = pages_.find(order_.front());
       order_.pop_front();
       bytes_ -= oldest->second.size;
-      free(oldest->second.bytes);
       pages_.erase(oldest);
     }
   }
@@ -90,7 +83,9 @@ class PageCache {
 class BufferPool {
  public:
   // One more buffer is in use than there are.
-  [[gnu::noinline]] void Grow() { buffers_.push_back(Allocate(kBuffer)); }
+  [[gnu::noinline]] void Grow() {
+    buffers_.push_back({std::make_unique_for_overwrite<char[]>(kBuffer), kBuffer});
+  }
   size_t bytes() const { return buffers_.size() * kBuffer; }
   // Buffers that are still missing, as the busiest moment that can be will need.
   size_t missing() const { return kMost > bytes() ? (kMost - bytes()) / kBuffer : 0; }
@@ -104,15 +99,14 @@ class BufferPool {
 class InFlight {
  public:
   [[gnu::noinline]] void Start(size_t size) {
-    requests_.push_back(Allocate(size));
+    requests_.push_back({std::make_unique_for_overwrite<char[]>(size), size});
     bytes_ += size;
   }
   // The one that ends need not be the one that began first.
   void End(Random* random) {
     const size_t which = (*random)() % requests_.size();
     bytes_ -= requests_[which].size;
-    free(requests_[which].bytes);
-    requests_[which] = requests_.back();
+    requests_[which] = std::move(requests_.back());
     requests_.pop_back();
   }
   size_t bytes() const { return bytes_; }
@@ -131,7 +125,8 @@ class Service {
   // since the last one.
   [[gnu::noinline]] size_t Handle(double share) {
     constexpr size_t kMean = 16'000;
-    const Block scratch = Allocate(SizeAround(kMean / 2, &random_));
+    const size_t scratch_bytes = SizeAround(kMean / 2, &random_);
+    const auto scratch = std::make_unique_for_overwrite<char[]>(scratch_bytes);
     const size_t kept = SizeAround(kMean / 4, &random_);
     in_flight_.Start(kept);
     while (in_flight_.bytes() > InFlight::kUsual) in_flight_.End(&random_);
@@ -142,14 +137,13 @@ class Service {
       cached = SizeAround(kMean / 4, &random_);
       cache_.Insert(page, cached);
     }
-    const size_t bytes = scratch.size + kept + cached;
+    const size_t bytes = scratch_bytes + kept + cached;
     size_t leaked = 0;
     if (Uniform() < kLeakedShare * static_cast<double>(bytes) / kEntry) {
       leaked = SizeAround(kEntry, &random_);
       audit_log_.Remember(leaked);
     }
     if (Uniform() < share * static_cast<double>(pool_.missing())) pool_.Grow();
-    free(scratch.bytes);
     return bytes + leaked;
   }
 

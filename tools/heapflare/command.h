@@ -32,6 +32,7 @@ struct Command {
 
 int RunRun(const Arguments& arguments);
 int RunLs(const Arguments& arguments);
+int RunLeaks(const Arguments& arguments);
 int RunDump(const Arguments& arguments);
 int RunSnapshot(const Arguments& arguments);
 int RunSymbolize(const Arguments& arguments);
@@ -41,6 +42,7 @@ inline constexpr Command kCommands[] = {
     {"run", "Run a program with its heap profiled", RunRun},
     {"ls", "List the boxes: which processes are or were profiled", RunLs},
     {"dump", "Write a profile of what a box holds", RunDump},
+    {"leaks", "Name the code that leaks, with what speaks for it", RunLeaks},
     {"snapshot", "Ask a running process for a dump of its own", RunSnapshot},
     {"symbolize", "Add function names to a profile", RunSymbolize},
     {"doctor", "Tell whether profiling would work here, and why not", RunDoctor},
