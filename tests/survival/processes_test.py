@@ -16,7 +16,7 @@ from survival_case import EVERYWHERE, LONG, PROGRAMS, SurvivalCase, Way, main
 class Forks(SurvivalCase):
     def test_a_thread_forks_while_others_allocate(self):
         runs = self.same_as_without("processes_program", "fork_storm", 10_000 if LONG else 150,
-                                    timeout=600 if LONG else 60)  # fmt: skip
+                                    timeout=3600 if LONG else 60)  # fmt: skip
         for way, run in runs.items():
             with self.subTest(way=str(way)):
                 for box in run.boxes[:20]:

@@ -122,7 +122,8 @@ def measure(kind):
         output = surroundings.run(
             WORKLOAD, kind.shape, kind.distribution, str(kind.threads), str(kind.blocks()),
             str(RUNS), str(KINDS.index(kind) * 10_000), surroundings.directory,
-            *map(str, kind.intervals), interval=kind.interval, box_size=kind.box_size)
+            *map(str, kind.intervals), timeout=max(600, 10 * RUNS), interval=kind.interval,
+            box_size=kind.box_size)
         functions = Functions(WORKLOAD)
         runs = []
         for number, line in enumerate(output.splitlines()):
