@@ -22,6 +22,8 @@ RangeKind KindOf(const base::MapsLine& line) {
   if (path == "[vdso]" || path == "[vsyscall]" || path.substr(0, 5) == "[vvar") {
     return RangeKind::kKernel;
   }
+  constexpr std::string_view kOurs = "/memfd:heapflare-";
+  if (path.substr(0, kOurs.size()) == kOurs) return RangeKind::kOwn;
   // Where VmFlags does not say it. /dev/zero and /dev/shm are memory.
   if (path.substr(0, 5) == "/dev/" && path.substr(0, 9) != "/dev/zero" &&
       path.substr(0, 9) != "/dev/shm/") {

@@ -28,6 +28,7 @@ enum class RangeKind : uint32_t {
   kFile,
   kDevice,  // memory of a device
   kKernel,  // [vdso], [vvar], [vsyscall]
+  kOwn,     // files in memory that are ours, by their names
 };
 
 // One mapping.
@@ -48,7 +49,9 @@ struct MemoryRange {
   bool Contains(uint64_t address) const { return address >= start && address < limit; }
   // Whether it can hold a reference.
   bool MayRefer() const {
-    if (kind == RangeKind::kDevice || kind == RangeKind::kKernel) return false;
+    if (kind == RangeKind::kDevice || kind == RangeKind::kKernel || kind == RangeKind::kOwn) {
+      return false;
+    }
     return shared ? may_write : anonymous > 0;
   }
 };

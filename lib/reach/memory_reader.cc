@@ -1,40 +1,56 @@
 #include "lib/reach/memory_reader.h"
 
 #include <errno.h>
-#include <sys/uio.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "lib/base/held_signals.h"
 #include "lib/base/syscall.h"
 
 namespace heapflare::reach {
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr size_t kWindow = 256 << 10;
 
 }  // namespace
 
 void MemoryReader::Open() {
   Close();
-  process_ = base::ProcessId();
   memory_fd_ = base::Open("/proc/self/mem", O_RDONLY);
+  OpenWindow();
+}
+
+void MemoryReader::OpenWindow() {
+  constexpr long kCloseOnExec = 1;  // MFD_CLOEXEC
+  window_fd_ = static_cast<int>(
+      base::Syscall(SYS_memfd_create, base::Arg("heapflare-window"), kCloseOnExec));
+  if (window_fd_ < 0) return;
+  // Under a limit on the size of files there is no window.
+  const base::HeldSignals held;
+  if (held.Take(base::Truncate(window_fd_, kWindow)) != 0) return;
+  window_ = static_cast<std::byte*>(base::Map(nullptr, kWindow, PROT_READ, MAP_SHARED, window_fd_));
 }
 
 void MemoryReader::Close() {
+  if (window_ != nullptr) base::Unmap(window_, kWindow);
+  if (window_fd_ >= 0) base::Close(window_fd_);
   if (memory_fd_ >= 0) base::Close(memory_fd_);
-  memory_fd_ = -1;
+  window_ = nullptr;
+  window_fd_ = memory_fd_ = -1;
 }
 
 // Bytes read, 0 or negative errno if the first page cannot be.
 long MemoryReader::ReadSome(uint64_t address, void* to, size_t bytes, bool protected_page) {
-  if (!no_vm_read_ && !protected_page) {
-    const iovec local = {.iov_base = to, .iov_len = bytes};
-    const iovec remote = {.iov_base = reinterpret_cast<void*>(address), .iov_len = bytes};
-    const long got = base::Syscall(SYS_process_vm_readv, process_, base::Arg(&local), 1,
-                                   base::Arg(&remote), 1, 0);
-    if (got > 0) return got;
-    no_vm_read_ = got == -EPERM || got == -ENOSYS;
+  if (window_ != nullptr && !protected_page) {
+    const long got = base::PWrite(window_fd_, reinterpret_cast<const void*>(address),
+                                  std::min(bytes, kWindow), 0);
+    if (got > 0) {
+      memcpy(to, window_, static_cast<size_t>(got));
+      return got;
+    }
   }
   if (memory_fd_ < 0) return -EFAULT;
   return base::PRead(memory_fd_, to, bytes, address);

@@ -1,9 +1,13 @@
 // Copies memory of this process, in large pieces, without ever faulting: what other threads unmap,
 // protect or truncate meanwhile is passed over and counted.
 //
-// process_vm_readv on oneself; where a page is protected against reading, or seccomp forbids that
-// call, /proc/self/mem, which disregards protection. Raw system calls, no allocation: the buffer is
-// the caller's. Not thread-safe.
+// By writing it into a file in memory (memfd) that is mapped here: the kernel reads as the process
+// would, and stops where it could not. Not by process_vm_readv: that pins pages, and to pin a page
+// that is shared since a fork the kernel copies it (5.19 and later), so that a copy of the process
+// that is read becomes as large as the process. Where a page is protected against reading, or there
+// are no such files, by /proc/self/mem, which disregards protection and is slower.
+//
+// Raw system calls, no allocation but the mapping. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +23,8 @@ class MemoryReader {
   MemoryReader& operator=(const MemoryReader&) = delete;
 
   // Opens what is needed: in the process whose memory is read (a forked child: its own copy; a
-  // descriptor of /proc/self/mem stays with the memory that it was opened for).
+  // descriptor of /proc/self/mem stays with the memory that it was opened for). MemoryMap knows the
+  // mapping as our own.
   void Open();
   void Close();
 
@@ -31,10 +36,11 @@ class MemoryReader {
 
  private:
   long ReadSome(uint64_t address, void* to, size_t bytes, bool protected_page);
+  void OpenWindow();
 
-  int process_ = 0;
   int memory_fd_ = -1;
-  bool no_vm_read_ = false;
+  int window_fd_ = -1;
+  std::byte* window_ = nullptr;
   uint64_t bytes_unread_ = 0;
 };
 

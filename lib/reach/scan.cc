@@ -18,6 +18,8 @@ constexpr uint64_t kDataBytes = 256 << 10;
 constexpr uint64_t kWord = sizeof(uint64_t);
 // Pointers in packed structures. Finer costs more and finds chance more often.
 constexpr uint64_t kStride = 4;
+// A multiple of a huge page, which is not split by it.
+constexpr uint64_t kGiveBackStep = 8 << 20;
 
 // A reference that lies in a block.
 struct Edge {
@@ -117,8 +119,11 @@ class Scanner {
     uint64_t run = 0;
     uint64_t end = 0;
     for (uint64_t at = start; pages_.Next(range, at, limit, &run, &end); at = end) {
-      SearchRun(range, run, end);
-      if (options_.copy) GiveBack(range, run, end);
+      if (options_.copy) {
+        SearchAndGiveBack(range, run, end);
+      } else {
+        SearchRun(range, run, end);
+      }
     }
   }
 
@@ -130,6 +135,17 @@ class Scanner {
       if (reader_.Read(at, data_, bytes, !range.readable)) SearchBytes(at, bytes);
       result_.bytes_scanned += bytes;
       if (at + bytes == limit) return;
+    }
+  }
+
+  // In steps, each of which is given back before the next one is read.
+  void SearchAndGiveBack(const MemoryRange& range, uint64_t start, uint64_t limit) {
+    while (start < limit) {
+      const uint64_t next = std::min(limit, (start / kGiveBackStep + 1) * kGiveBackStep);
+      // A word may lie across the border.
+      SearchRun(range, start, std::min(limit, next + kWord));
+      GiveBack(range, start, next);
+      start = next;
     }
   }
 

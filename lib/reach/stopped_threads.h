@@ -56,7 +56,7 @@ struct StopOptions {
   int process = 0;
   int spared_thread = 0;  // 0: none is
   // For all threads to stop, after the first was interrupted. Who has not by then runs on.
-  int64_t stop_budget_ns = 3'000'000;
+  int64_t stop_budget_ns = 2'000'000;
   // Allow the collector to trace, see above. Undone at the end.
   bool declare_tracer = false;
   // No ptrace at all: `while_stopped` is called with no threads.

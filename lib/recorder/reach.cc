@@ -45,7 +45,7 @@ constexpr uint32_t kYoungestTenths = 10;
 constexpr uint64_t kMargin = 16 * kMiB;
 // For all threads to stop, and for stopping, copying and letting go together: a copy of 100 GiB in
 // small pages takes two seconds.
-constexpr int64_t kStopBudget = 3 * kMillisecond;
+constexpr int64_t kStopBudget = 2 * kMillisecond;
 constexpr int64_t kStopDeadline = 10 * kSecond;
 constexpr int64_t kScanDeadline = 600 * kSecond;
 constexpr uint64_t kScanSeconds = 300;  // of processor time

@@ -25,7 +25,7 @@ BUILD = os.path.join(ROOT, "build", "fuzz")
 SEEDS = os.path.join(ROOT, "tests", "fuzz", "seeds")
 # Each target's share of the time: what is deep and hostile most.
 SHARES = {"box": 6, "profile": 5, "mountinfo": 2, "settings": 2, "cgroup": 2, "elf": 2, "maps": 1,
-          "control": 1, "credentials": 1, "parse": 1}
+          "reach": 1, "control": 1, "credentials": 1, "parse": 1}
 
 
 def skip(why):

@@ -6,7 +6,6 @@ reach_subject keeps blocks in all ways there are and loses others, in exact mode
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import unittest
@@ -35,7 +34,7 @@ COMPLEMENT = 60007
 
 WITHOUT_STOPPING, WITHOUT_FORK = 1, 2
 STOPPED_FORK, FORK, STOPPED_LIVE, LIVE = 1, 2, 3, 4
-HEADROOM = 2  # box::ReachError
+HEADROOM, EXTRA_MEMORY = 2, 3  # box::ReachError
 X86 = os.uname().machine == "x86_64"
 MILLISECOND = 1_000_000
 
@@ -57,8 +56,11 @@ class Reach(profiled.ProfiledTest):
         result = subprocess.run(
             [os.path.join(LEAK, "reach_verdicts"), str(process.pid), str(passes), str(flags)],
             env=self.environment, capture_output=True, text=True, timeout=600, check=False)
-        self.assertEqual(result.returncode, code, (result.stderr, result.stdout[:2000]))
-        return json.loads(result.stdout)
+        self.assertIn(result.returncode, (0, 1), result.stderr)
+        verdict = json.loads(result.stdout)
+        if code is not None:
+            self.assertEqual(result.returncode, code, (verdict["problem"], verdict["passes"][-2:]))
+        return verdict
 
     def may_trace(self, verdict):
         if verdict["passes"][-1]["mode"] not in (STOPPED_FORK, STOPPED_LIVE):
@@ -215,28 +217,32 @@ class Reach(profiled.ProfiledTest):
         crowd = self.start([os.path.join(LEAK, "reach_crowd"), "500", "3600"], env=environment,
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.assertEqual(crowd.stdout.readline(), "ready\n")
-        left = 1000 if LONG else 20
-        pauses, forks, unseen = [], [], 0
-        while left > 0:
-            now = min(left, 250)
-            left -= now
-            verdict = self.passes(crowd, passes=now)
+        wanted = 1000 if LONG else 20
+        made, dear = [], 0
+        while len(made) + dear < wanted:
+            verdict = self.passes(crowd, passes=min(wanted - len(made) - dear, 250), code=None)
             for one in verdict["passes"]:
-                self.assertEqual(one["error"], 0)
-                pauses.append(one["pause_ns"] - one["fork_ns"])
-                forks.append(one["fork_ns"])
-                unseen += one["threads_unseen"]
+                # A copy that this crowd makes too dear is given up, for which the limit is there.
+                self.assertIn(one["error"], (0, EXTRA_MEMORY))
+                if one["error"] == 0:
+                    made.append(one)
+                else:
+                    dear += 1
             self.may_trace(verdict)
-            self.assertGreaterEqual(verdict["passes"][-1]["threads"]
-                                    + verdict["passes"][-1]["threads_unseen"], 400)
-        crowd.send_signal(signal.SIGCONT)
+        self.assertGreater(len(made), wanted * 0.8)
+        self.assertGreater(max(one["threads"] for one in made), 400)
+        self.assertIsNone(crowd.poll())
         crowd.stdin.close()
         self.assertEqual(crowd.stdout.readline().split()[0], "ok")
         self.assertEqual(crowd.wait(timeout=profiled.PATIENCE), 0)
-        pauses.sort()
-        print(f"{len(pauses)} passes: pause without fork, ms: median {pauses[len(pauses) // 2] / 1e6:.2f},"
-              f" 99 % {pauses[len(pauses) * 99 // 100] / 1e6:.2f}, most {pauses[-1] / 1e6:.2f};"
-              f" fork: median {sorted(forks)[len(forks) // 2] / 1e6:.2f}; {unseen} threads unseen",
+        pauses = sorted(one["pause_ns"] - one["fork_ns"] for one in made)
+        forks = sorted(one["fork_ns"] for one in made)
+        unseen = sum(one["threads_unseen"] for one in made) / sum(
+            one["threads"] + one["threads_unseen"] for one in made)
+        print(f"{len(made)} passes, {dear} given up; pause without fork, ms: median "
+              f"{pauses[len(pauses) // 2] / MILLISECOND:.2f}, 99 % "
+              f"{pauses[len(pauses) * 99 // 100] / MILLISECOND:.2f}, most {pauses[-1] / MILLISECOND:.2f}; "
+              f"fork: median {forks[len(forks) // 2] / MILLISECOND:.2f}; {unseen:.1%} of threads unseen",
               file=sys.stderr)
 
 
