@@ -177,6 +177,51 @@ TEST(SampleTable, HoldsNothingAtTheNullPointer) {
   EXPECT_EQ(box.samples.live(), 1000u);
 }
 
+// The slot that holds the sample.
+uint64_t SlotOf(TestBox* box, uint64_t address) {
+  const auto* const records = box->mapping.Records<Sample>(kSamples);
+  for (uint64_t slot = 0; slot < box->samples.slots_in_use(); ++slot) {
+    if (records[slot].address == address) return slot;
+  }
+  ADD_FAILURE() << "no sample at " << address;
+  return 0;
+}
+
+TEST(SampleTable, KeepsWhatPassesFoundOfASample) {
+  TestBox box;
+  constexpr uint64_t kAddress = 0x7f0000001000;
+  constexpr uint32_t kBorn = 17;
+  ASSERT_TRUE(box.Insert({kAddress, 100, 65536, 1, kBorn}));
+  const uint64_t slot = SlotOf(&box, kAddress);
+  const auto mark = [&](bool unreachable, bool indirect = false) {
+    return box.samples.Mark(slot, kAddress, kBorn, unreachable, indirect, 3);
+  };
+  const auto now = [&] { return box.mapping.Records<Sample>(kSamples)[slot]; };
+  EXPECT_EQ(mark(true), 1u);
+  EXPECT_EQ(mark(true, true), 2u);
+  EXPECT_TRUE(IsIndirect(now()));
+  EXPECT_FALSE(WasCalledUnreachable(now()));
+  // One that finds a reference starts the row anew.
+  EXPECT_EQ(mark(false), 0u);
+  EXPECT_FALSE(IsIndirect(now()));
+  for (uint32_t i = 1; i <= 3; ++i) EXPECT_EQ(mark(true), i);
+  EXPECT_TRUE(WasCalledUnreachable(now()));
+  EXPECT_EQ(mark(false), 0u);
+  EXPECT_TRUE(WasCalledUnreachable(now()));
+  for (int i = 0; i < 300; ++i) mark(true);
+  EXPECT_EQ(UnreachablePasses(now()), kMostPasses);
+  EXPECT_EQ(SizeOf(now()), 100u);
+  // Another sample at the same address is another one.
+  EXPECT_EQ(box.samples.Mark(slot, kAddress, kBorn + 1, true, false, 3), 0u);
+  Sample removed = {};
+  ASSERT_TRUE(box.samples.Remove(kAddress, &removed));
+  EXPECT_EQ(SizeOf(removed), 100u);
+  EXPECT_TRUE(WasCalledUnreachable(removed));
+  EXPECT_EQ(mark(true), 0u);
+  ASSERT_TRUE(box.Insert({kAddress, 100, 65536, 1, kBorn + 30}));
+  EXPECT_EQ(now().size_and_marks, 100u);
+}
+
 TEST(SampleTable, GrowsByLevelsUntilItIsFull) {
   TestBox box;
   EXPECT_EQ(box.mapping.header().sample_levels, 1u);
