@@ -179,7 +179,9 @@ struct Reach {
   uint64_t objects;       // samples that were looked for
   uint64_t unreachable;   // of these in this pass, indirect ones included
   uint64_t indirect;
-  uint64_t called;  // that have been unreachable in `passes_needed` passes in a row
+  uint64_t called;         // that have been unreachable in `passes_needed` passes in a row
+  uint32_t kernel_unseen;  // 1: what epoll and timers refer to was not seen
+  uint32_t unused;
 };
 
 struct Header {

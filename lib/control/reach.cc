@@ -86,6 +86,9 @@ std::string DescribeBlindness(const box::Reach& pass) {
   if (pass.threads_unseen != 0) {
     add(absl::StrFormat("registers of %d threads were not seen", pass.threads_unseen));
   }
+  if (pass.kernel_unseen != 0) {
+    add("what epoll and timers refer to was not seen");
+  }
   if (pass.bytes_unread != 0) {
     add(absl::StrFormat("%s could not be read", target::HumanSize(pass.bytes_unread)));
   }

@@ -1,5 +1,6 @@
 #include "lib/reach/kernel_pointers.h"
 
+#include <errno.h>
 #include <signal.h>
 
 #include "lib/base/directory.h"
@@ -24,14 +25,23 @@ void ThreadPath(int process, std::string_view thread, std::string_view rest,
   path->Add(thread).Add(rest);
 }
 
-// Visits the descriptors of one thread's table. How many there were, or negative errno.
-long VisitEpollOf(int process, std::string_view thread, VisitWord visit, void* context) {
+// Descriptors in one thread's table, or negative errno.
+long CountDescriptors(int process, std::string_view thread) {
+  base::Text<96> path;
+  ThreadPath(process, thread, "/fd", &path);
+  long count = 0;
+  const int error = base::ForEachEntry(path.c_str(), [&count](std::string_view) {
+    ++count;
+    return count <= static_cast<long>(kMostDescriptors);
+  });
+  return error < 0 ? error : count;
+}
+
+void VisitEpollOf(int process, std::string_view thread, VisitWord visit, void* context) {
   base::Text<96> path;
   ThreadPath(process, thread, "/fd", &path);
   const size_t directory = path.size();
-  long count = 0;
-  const int error = base::ForEachEntry(path.c_str(), [&](std::string_view name) {
-    ++count;
+  base::ForEachEntry(path.c_str(), [&](std::string_view name) {
     path.ShortenTo(directory);
     path.Add('/').Add(name);
     char target[64];
@@ -52,7 +62,6 @@ long VisitEpollOf(int process, std::string_view thread, VisitWord visit, void* c
     }
     return true;
   });
-  return error < 0 ? error : count;
 }
 
 }  // namespace
@@ -101,9 +110,11 @@ bool VisitEpollData(int process, int spared_thread, VisitWord visit, void* conte
   base::ForEachEntry(path.c_str(), [&](std::string_view name) {
     const auto number = base::ParseNumber(name);
     if (!number || static_cast<int>(*number) == spared_thread) return true;
-    const long count = VisitEpollOf(process, name, visit, context);
-    looked = looked || count >= 0;
-    return count <= 0;
+    const long count = CountDescriptors(process, name);
+    if (count == 0 || count == -ENOENT) return true;
+    looked = count > 0 && count <= static_cast<long>(kMostDescriptors);
+    if (looked) VisitEpollOf(process, name, visit, context);
+    return false;
   });
   return looked;
 }

@@ -166,7 +166,6 @@ class Scanner {
       reached_[block] = 1;
       return;
     }
-    if (holder == block) return;
     if (edge_count_ == kMostEdges) {
       reached_[block] = 1;
       return;
@@ -239,7 +238,8 @@ class Scanner {
       queue_[heads++] = block;
     }
     Spread(heads);
-    // What is left are rings, and what they lead to: the first of each stands for it.
+    // What is left are rings, one block that refers to itself among them, and what they lead to: the
+    // first of each stands for it.
     for (uint32_t block = 0; block < blocks_.count(); ++block) {
       if (reached_[block] != 0) continue;
       verdicts[block] = Verdict::kUnreachable;

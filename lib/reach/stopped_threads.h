@@ -7,16 +7,16 @@
 //   2. interrupts all, waits until they stand, and looks for new ones until there are none,
 //   3. reads their registers, the vector ones too: compilers keep pointers there,
 //   4. calls `while_stopped`, and ends, whereby the kernel lets all go at once. To let them go one by
-//      one took 25 times as long under load: who is let go first takes the processor away.
+//      one took twenty times as long under load: who is let go first takes the processor away.
 // A thread that does not stop in time (it sleeps in the kernel where nothing wakes it, or waits for
 // a vfork child) runs on unseen. A thread that was about to take a signal gets it afterwards: the
 // collector only looks at the report of a stop, which thereby keeps the signal. One
 // that stands stopped (SIGSTOP) stays so. If the collector dies the kernel lets all threads run on
 // (no PTRACE_O_EXITKILL); if it does not end in time its owner kills it.
 //
-// What a service may notice: calls that the kernel does not restart after a stop return EINTR, as
-// epoll_wait, nanosleep with a changed clock, io_getevents do (signal(7), "Interruption of system
-// calls and library functions by stop signals").
+// What a service may notice: calls that the kernel does not restart after a stop return EINTR:
+// epoll_wait, semop, sigtimedwait and their like (signal(7), "Interruption of system calls and library
+// functions by stop signals").
 //
 // The kernel may refuse: another tracer, a process that is not dumpable, seccomp, yama
 // (ptrace_scope 1 and more). Under yama 1 a process can allow it (PR_SET_PTRACER), but what it had

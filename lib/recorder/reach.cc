@@ -436,12 +436,15 @@ void Finish(base::TextWriter* text) {
              .objects = 0,
              .unreachable = 0,
              .indirect = 0,
-             .called = 0};
+             .called = 0,
+             .kernel_unseen = 0,
+             .unused = 0};
     if (pass->report != nullptr) {
       found.fork_ns = static_cast<uint64_t>(pass->report->fork_ns);
       found.scan_ns = pass->report->scan.nanoseconds;
       found.bytes_scanned = pass->report->scan.bytes_scanned;
       found.bytes_unread = pass->report->scan.bytes_unread;
+      found.kernel_unseen = pass->report->scan.kernel_seen ? 0 : 1;
     }
     if (ended) MarkSamples(needed, &found);
     header->reach = found;

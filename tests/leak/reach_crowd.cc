@@ -31,8 +31,8 @@ void Work(unsigned seed, bool comes_and_goes) {
   std::vector<Block> blocks;
   for (int round = 0; !stop.load(std::memory_order_relaxed); ++round) {
     if (comes_and_goes && round == 200) break;
-    if (blocks.size() < 16 || (blocks.size() < 48 && random() % 2 == 0)) {
-      const size_t size = 16 + random() % 1'000;
+    if (blocks.size() < 16 || (blocks.size() < 32 && random() % 2 == 0)) {
+      const size_t size = 16 + random() % 300;
       const auto mark = static_cast<unsigned char>(random());
       auto* const memory = static_cast<unsigned char*>(malloc(size));
       memset(memory, mark, size);

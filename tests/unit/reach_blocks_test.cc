@@ -357,10 +357,20 @@ StopResult StopOnce(const StopOptions& options) {
   return collector.result();
 }
 
-bool MayTrace() { return StopOnce({.process = getpid(), .spared_thread = gettid()}).error == 0; }
+// The collector's stack is none that a sanitizer knows.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+bool MayTrace() {
+  if (kSanitized) return false;
+  return StopOnce({.process = getpid(), .spared_thread = gettid()}).error == 0;
+}
 
 TEST(StoppedThreads, AllStandAndAllRunOn) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   const Counters counters(20);
   for (int i = 0; i < 5; ++i) {
     Seen seen;
@@ -376,7 +386,7 @@ TEST(StoppedThreads, AllStandAndAllRunOn) {
 }
 
 TEST(StoppedThreads, DoNotMoveMeanwhile) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   static Counters* counters = nullptr;
   Counters own(8);
   counters = &own;
@@ -402,7 +412,7 @@ TEST(StoppedThreads, DoNotMoveMeanwhile) {
 }
 
 TEST(StoppedThreads, RunOnWhenTheCollectorIsKilled) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   const Counters counters(8);
   static std::atomic<bool> standing;
   standing = false;
@@ -426,7 +436,7 @@ std::atomic<uint64_t> handled = 0;
 
 // Sent from another process, which is not stopped, so that signals meet every moment of a pass.
 TEST(StoppedThreads, LoseNoSignal) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   struct sigaction action = {};
   handled = 0;
   action.sa_handler = [](int) { ++handled; };
@@ -470,7 +480,7 @@ TEST(StoppedThreads, LoseNoSignal) {
 }
 
 TEST(StoppedThreads, AreSeenWhileOthersComeAndGo) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   std::atomic<bool> stop = false;
   std::vector<std::thread> makers;
   makers.reserve(4);
@@ -491,7 +501,7 @@ TEST(StoppedThreads, AreSeenWhileOthersComeAndGo) {
 
 #if defined(__x86_64__)
 TEST(StoppedThreads, ShowVectorRegisters) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   std::atomic<bool> stop = false;
   std::atomic<bool> ready = false;
   constexpr uint64_t kWanted = 0x123456789abcdef5;
@@ -513,7 +523,7 @@ TEST(StoppedThreads, ShowVectorRegisters) {
 
 // The process is stopped at any moment of many passes, and must stay so until it is continued.
 TEST(StoppedThreads, StayStoppedIfTheyWere) {
-  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here";
+  if (!MayTrace()) GTEST_SKIP() << "ptrace is refused here, or a sanitizer is";
   const pid_t child = fork();
   if (child == 0) {
     for (;;) {
@@ -552,6 +562,7 @@ TEST(StoppedThreads, StayStoppedIfTheyWere) {
 }
 
 TEST(StoppedThreads, AreLeftAloneWhereTracingIsRefused) {
+  if (kSanitized) GTEST_SKIP() << "not with a sanitizer";
   const pid_t child = fork();
   if (child == 0) {
     prctl(PR_SET_DUMPABLE, 0);
@@ -576,6 +587,7 @@ TEST(StoppedThreads, AreLeftAloneWhereTracingIsRefused) {
 }
 
 TEST(StoppedThreads, LeaveNoChildBehind) {
+  if (kSanitized) GTEST_SKIP() << "not with a sanitizer";
   Seen seen;
   StopOnce(OptionsFor(&seen));
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG | __WALL), -1);
