@@ -128,6 +128,7 @@ class Service {
     const size_t scratch_bytes = SizeAround(kMean / 2, &random_);
     const auto scratch = std::make_unique_for_overwrite<char[]>(scratch_bytes);
     const size_t kept = SizeAround(kMean / 4, &random_);
+    Render(scratch.get(), scratch_bytes);
     in_flight_.Start(kept);
     while (in_flight_.bytes() > InFlight::kUsual) in_flight_.End(&random_);
     size_t cached = 0;
@@ -156,6 +157,7 @@ class Service {
  private:
   static constexpr double kLeakedShare = 0.01;
   static constexpr size_t kEntry = 4'000;
+  [[gnu::noinline]] static void Render(char* page, size_t size) { memset(page, 0, size / 16); }
   double Uniform() { return std::uniform_real_distribution<>()(random_); }
 
   Random random_;
