@@ -39,6 +39,21 @@ HEAPFLARE_API size_t heapflare_sample_interval(void);
  * stay right. Returns 0 or an errno value: ENOSYS without heapflare, EINVAL above 1 TiB. */
 HEAPFLARE_API int heapflare_set_sample_interval(size_t bytes);
 
+/* Leak checks (HEAPFLARE_LEAK_CHECK=1, `heapflare run --leak-check`); otherwise these do nothing. */
+
+/* Looks for leaks now, and tells of them as at exit; the check at exit tells of them again. Stops all
+ * threads for as long as it takes. Returns 1 if there are any that no suppression covers, 0 if not, -1
+ * if nothing could be looked for. */
+HEAPFLARE_API int heapflare_leak_check_now(void);
+
+/* The block that starts at `block` is no leak, nor is what it leads to. Returns 0 or an errno value:
+ * ENOENT if there is no such block, EAGAIN without a leak check. */
+HEAPFLARE_API int heapflare_ignore(const void* block);
+
+/* The same for all blocks that this thread allocates between the two. They nest. */
+HEAPFLARE_API void heapflare_leak_check_disable(void);
+HEAPFLARE_API void heapflare_leak_check_enable(void);
+
 #ifndef HEAPFLARE_IMPLEMENTATION
 /* ENOSYS has this value on every Linux that heapflare runs on. */
 #define HEAPFLARE_ABSENT 38
@@ -47,10 +62,31 @@ HEAPFLARE_API int heapflare_set_sample_interval(size_t bytes);
 #define heapflare_sample_interval() (heapflare_sample_interval ? heapflare_sample_interval() : 0)
 #define heapflare_set_sample_interval(bytes) \
   (heapflare_set_sample_interval ? heapflare_set_sample_interval(bytes) : HEAPFLARE_ABSENT)
+#define heapflare_leak_check_now() (heapflare_leak_check_now ? heapflare_leak_check_now() : -1)
+#define heapflare_ignore(block) (heapflare_ignore ? heapflare_ignore(block) : HEAPFLARE_ABSENT)
+#define heapflare_leak_check_disable() \
+  (heapflare_leak_check_disable ? heapflare_leak_check_disable() : (void)0)
+#define heapflare_leak_check_enable() \
+  (heapflare_leak_check_enable ? heapflare_leak_check_enable() : (void)0)
 #endif
 
 #ifdef __cplusplus
 }
+
+#ifndef HEAPFLARE_IMPLEMENTATION
+namespace heapflare {
+
+/* What this thread allocates while one of these lives is no leak. */
+class LeakCheckDisabler {
+ public:
+  LeakCheckDisabler() { heapflare_leak_check_disable(); }
+  ~LeakCheckDisabler() { heapflare_leak_check_enable(); }
+  LeakCheckDisabler(const LeakCheckDisabler&) = delete;
+  LeakCheckDisabler& operator=(const LeakCheckDisabler&) = delete;
+};
+
+} /* namespace heapflare */
+#endif
 #endif
 
 #endif /* HEAPFLARE_HEAPFLARE_H_ */

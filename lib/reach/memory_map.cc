@@ -230,6 +230,8 @@ bool PresentPages::IsPresent(const MemoryRange& range, uint64_t page) {
 
 bool PresentPages::Next(const MemoryRange& range, uint64_t from, uint64_t limit,
                         uint64_t* run_start, uint64_t* run_limit) {
+  // `limit` need not be a page's start.
+  if (from >= limit) return false;
   // Whole mappings that are in memory are not looked at page by page.
   if (range.exact && !range.shared && range.anonymous == range.bytes() && with_swapped_) {
     *run_start = from;

@@ -6,8 +6,10 @@
 
 #include "heapflare/heapflare.h"
 #include "lib/base/syscall.h"
+#include "lib/recorder/leak_check.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
+#include "lib/recorder/recording.h"
 #include "lib/recorder/requests.h"
 #include "lib/recorder/thread.h"
 
@@ -36,6 +38,22 @@ int heapflare_dump(const char* path) {
   DumpResult result;
   if (slot < 0) return EBUSY;
   return requests.Wait(slot, kTimeout, &result) ? result.error : ETIMEDOUT;
+}
+
+int heapflare_leak_check_now(void) {
+  if (!recorder.settings.leak_check) return -1;
+  return CheckLeaksNow(__builtin_return_address(0));
+}
+
+int heapflare_ignore(const void* block) {
+  if (!recorder.settings.leak_check) return EAGAIN;
+  return MarkIgnored(block) ? 0 : ENOENT;
+}
+
+void heapflare_leak_check_disable(void) { ++thread_state.leaks_ignored; }
+
+void heapflare_leak_check_enable(void) {
+  if (thread_state.leaks_ignored > 0) --thread_state.leaks_ignored;
 }
 
 size_t heapflare_sample_interval(void) { return recorder.interval.load(std::memory_order_relaxed); }

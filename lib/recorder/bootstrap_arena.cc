@@ -34,6 +34,10 @@ void AddUsedArena(FreeFilter* filter) {
 
 bool InArena(const void* block) { return block >= arena && block < arena + kArenaBytes; }
 
+const void* ArenaStart() { return arena; }
+
+size_t ArenaBytes() { return kArenaBytes; }
+
 size_t ArenaBlockSize(const void* block) {
   return *reinterpret_cast<const size_t*>(static_cast<const std::byte*>(block) - kAlignment);
 }

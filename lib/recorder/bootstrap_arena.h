@@ -14,6 +14,9 @@ void* ArenaAllocate(size_t bytes);
 // filter has been cleared.
 void AddUsedArena(FreeFilter* filter);
 bool InArena(const void* block);
+// All of it.
+const void* ArenaStart();
+size_t ArenaBytes();
 // Bytes that were asked for.
 size_t ArenaBlockSize(const void* block);
 

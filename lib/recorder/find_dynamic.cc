@@ -136,6 +136,7 @@ void Find(NextAllocator* found) {
   table.has_reallocarray = Is(allocator, reallocarray);
   table.is_glibc =
       allocator != nullptr && allocator == Object(LibcsDlsym(RTLD_DEFAULT, "gnu_get_libc_version"));
+  table.data_of_libc = LibcsDlsym(RTLD_DEFAULT, "_IO_2_1_stdout_");
   if (Is(allocator, table.free)) {
     KeepOnlyOf(allocator, &table.free_sized);
     KeepOnlyOf(allocator, &table.free_aligned_sized);

@@ -11,6 +11,8 @@
 #include "lib/recorder/credentials.h"
 #include "lib/recorder/dump.h"
 #include "lib/recorder/growth.h"
+#include "lib/recorder/leak_check.h"
+#include "lib/recorder/leak_memory.h"
 #include "lib/recorder/modules.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_process.h"
@@ -131,6 +133,7 @@ void SayWhoComesFirst(const char* library) {
 
 [[gnu::constructor(101)]] void Start() {
   Prepare();
+  RememberFirstThreadPointer();
   RemovePredecessor();
   if (recorder.phase.load(std::memory_order_acquire) == Phase::kOff) return;
   if (const char* const other = OtherMalloc(); other != nullptr) {
@@ -153,6 +156,11 @@ void SayWhoComesFirst(const char* library) {
     request.reason.Add("exit");
     const int slot = requests.Post(request);
     if (slot >= 0) requests.Wait(slot, 10 * kSecond, nullptr);
+  }
+  if (recorder.settings.leak_check && !recorder.settings.under_valgrind) {
+    // Closes when it is done.
+    RegisterLeakCheck();
+    return;
   }
   Close();
 }

@@ -37,6 +37,8 @@ struct NextAllocator {
   size_t (*malloc_usable_size)(void* block);
   // It is glibc's malloc, whose blocks look as stale_contents.h and leak_memory.h know them.
   bool is_glibc = false;
+  // An object in libc's own data, where that allocator has its lists too; nullptr if it is not known.
+  const void* data_of_libc = nullptr;
   // operator new and delete are the runtime's.
   bool new_by_malloc = false;
   // Whether that form of operator new comes back to another hook.

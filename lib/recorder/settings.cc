@@ -40,15 +40,15 @@ void ParseDirectory(std::string_view value, base::Path* path, TextWriter* proble
   path->Add(value);
 }
 
-// The recorder's command reads it, with the working directory of the program's end: so only an
-// absolute path is sure to name the same file.
-void ParseFile(std::string_view value, Settings* settings, TextWriter* problem) {
+// Used at the program's end, in the working directory that it has then: so only an absolute path is
+// sure to name the same file.
+void ParseFile(std::string_view value, base::Path* path, TextWriter* problem) {
   if (value[0] != '/' || value.size() > 4000) {
     problem->Add("not an absolute path");
     return;
   }
-  settings->leak_suppressions.Clear();
-  settings->leak_suppressions.Add(value);
+  path->Clear();
+  path->Add(value);
 }
 
 void ParseSizeUpTo(std::string_view value, uint64_t least, uint64_t most, uint64_t* bytes,
@@ -274,7 +274,14 @@ constexpr Variable kVariables[] = {
        ParseNumberUpTo(value, 0, 255, &code, problem);
        settings->leak_exit_code = static_cast<uint32_t>(code);
      }},
-    {"HEAPFLARE_LEAK_SUPPRESSIONS", "none", ParseFile},
+    {"HEAPFLARE_LEAK_SUPPRESSIONS", "none",
+     [](std::string_view value, Settings* settings, TextWriter* problem) {
+       ParseFile(value, &settings->leak_suppressions, problem);
+     }},
+    {"HEAPFLARE_COMMAND", "the one beside the library",
+     [](std::string_view value, Settings* settings, TextWriter* problem) {
+       ParseFile(value, &settings->leak_command, problem);
+     }},
 };
 
 void ParseVariable(std::string_view name, std::string_view value, Settings* settings,
@@ -299,10 +306,7 @@ void ParseVariable(std::string_view name, std::string_view value, Settings* sett
     return;
   }
   // Set for the command, not for the recorder.
-  for (const std::string_view of_command :
-       {"HEAPFLARE_COMMAND", "HEAPFLARE_LIBRARY", "HEAPFLARE_SYMBOL_CACHE"}) {
-    if (name == of_command) return;
-  }
+  if (name == "HEAPFLARE_LIBRARY" || name == "HEAPFLARE_SYMBOL_CACHE") return;
   base::Text<512> line;
   AddFound(name, &line);
   report(line.Add(": no such variable; ignored").view());

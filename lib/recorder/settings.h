@@ -42,6 +42,7 @@ struct Settings {
   bool leak_check = false;
   uint32_t leak_exit_code = 23;  // 0: the program's stays
   base::Path leak_suppressions;  // a file; empty: none
+  base::Path leak_command;       // the heapflare command; empty: beside the library
   // Not a setting: the process runs under valgrind, which ends programs that clone as we do.
   bool under_valgrind = false;
 };
