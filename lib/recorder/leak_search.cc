@@ -119,7 +119,6 @@ class Search {
                                   .declare_tracer = true,
                                   .without_stopping = !MayStop(),
                                   .while_stopped = &Search::WhileStopped,
-                                  .after_release = nullptr,
                                   .context = this};
     int error = collector_.Start(options);
     if (error == 0) {
