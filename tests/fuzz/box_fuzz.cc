@@ -1,6 +1,12 @@
 // Everything that reads a box: lib/box/reader, lib/pprof (encoder, legacy text, comments, gzip),
 // lib/profile's export, lib/target's loading and what `heapflare ls` shows of it. Inputs: box_patch.h.
+#include <cmath>
+#include <optional>
+
 #include "lib/box/reader.h"
+#include "lib/leak/findings.h"
+#include "lib/leak/report.h"
+#include "lib/leak/suspect_profile.h"
 #include "lib/pprof/encoder.h"
 #include "lib/pprof/gzip.h"
 #include "lib/pprof/legacy_text.h"
@@ -9,6 +15,7 @@
 #include "lib/profile/gunzip.h"
 #include "lib/profile/json.h"
 #include "lib/profile/load.h"
+#include "lib/profile/validate.h"
 #include "lib/target/box_file.h"
 #include "lib/target/human.h"
 #include "lib/target/process.h"
@@ -196,6 +203,29 @@ void LegacyText(const Reader& reader, const Contents& contents) {
   Require(lines == 3 + contents.stacks + modules, "one line a stack, one a module");
 }
 
+// As `heapflare leaks` does: numbers may be wrong, as the box is, but they are numbers.
+void Leaks(const Reader& reader) {
+  for (const std::optional<double> since : {std::optional<double>(), std::optional<double>(3.0)}) {
+    const leak::Findings findings = leak::Find(reader, {.min_bytes = 0, .since = since});
+    Require(std::isfinite(findings.now) && findings.now >= 0, "a box was watched for a time");
+    uint64_t judged = 0;
+    for (const uint64_t count : findings.by_verdict) judged += count;
+    Require(judged == findings.judged, "every stack is judged once");
+    for (const auto* const list : {&findings.growing, &findings.early}) {
+      for (const leak::GrowthSuspect& suspect : *list) {
+        Require(suspect.growth.error > 0 && std::isfinite(suspect.growth.slope) &&
+                    suspect.growth.slope > suspect.growth.error,
+                "a suspect grows");
+        Require(suspect.holding.bytes >= 0 && suspect.holding.error >= 0, "and holds something");
+      }
+    }
+    for (const leak::UnreachableSuspect& suspect : findings.unreachable) {
+      Require(suspect.holding.samples > 0 && suspect.indirect_bytes <= suspect.holding.bytes,
+              "what is lost indirectly is lost");
+    }
+  }
+}
+
 // As `heapflare ls` and `heapflare dump` do.
 void FromFile(std::string_view bytes, bool opens) {
   static MemoryFile file;
@@ -230,6 +260,16 @@ void FromFile(std::string_view bytes, bool opens) {
             "a dump's name is a file name");
     Require(profile::FromBox(box->reader(), profile::DescribeBox(*box, life)).ok(),
             "a dump of it is a profile");
+    const leak::Findings leaks = leak::Find(box->reader(), {});
+    const auto suspects = leak::MakeProfile(*box, life, leaks);
+    Require(suspects.ok() && profile::Validate(*suspects).ok(), "so are the suspects");
+    const leak::Report report = {.box = *box, .life = life, .findings = leaks, .named = *suspects};
+    for (const bool verbose : {false, true}) {
+      std::string text = leak::AsText(report, verbose);
+      std::erase(text, '\n');
+      Require(IsText(text), "a report is lines of text");
+    }
+    Require(nlohmann::json::accept(profile::ToText(leak::AsJson(report))), "and JSON");
   }
 }
 
@@ -260,6 +300,7 @@ void FuzzOne(std::string_view bytes) {
     options.straw = {.stack = header.max_frames, .bytes = header.opened_utc};
   }
   Encoded(reader, options, contents, first);
+  Leaks(reader);
   LegacyText(reader, contents);
 }
 
