@@ -29,7 +29,6 @@
 namespace heapflare::recorder {
 namespace {
 
-using box::Atomic;
 using box::ReachError;
 using box::ReachMode;
 using reach::Verdict;
