@@ -64,7 +64,9 @@ void SayThroughProcess() { thread_with_own_table.store(ThreadId(), std::memory_o
 
 void Say(std::string_view message) {
   Text<1024> line("heapflare: ");
-  for (const char c : message) line.Add(c >= 0 && (c < ' ' || c == '\x7f') ? '?' : c);
+  for (const char c : message) {
+    line.Add(static_cast<unsigned char>(c) < ' ' || c == '\x7f' ? '?' : c);
+  }
   if (line.truncated()) line.ShortenTo(line.size() - 1);
   line.Add('\n');
 

@@ -341,6 +341,9 @@ void RememberFirstObjects(void* list) {
 
 void UseObjectLookup(void* function) {
   object_lookup.store(reinterpret_cast<ObjectLookup>(function), std::memory_order_relaxed);
+  // Where the kernel does not let us read our own memory, whatever was walked so far was walked by
+  // guesses.
+  __atomic_fetch_add(&heapflare_unwind_generation, 1, __ATOMIC_RELEASE);
 }
 
 int VisitObject(uint64_t ip, int (*callback)(dl_phdr_info*, size_t, void*), void* data) {

@@ -2,6 +2,13 @@
 
 namespace heapflare::recorder {
 
+// Not in the header: an inline variable is exported, whatever its visibility.
+constinit const std::array<uint64_t, FrameHash::kMost + 1> FrameHash::kPowers = [] {
+  std::array<uint64_t, FrameHash::kMost + 1> powers = {1};
+  for (uint32_t i = 1; i <= kMost; ++i) powers[i] = powers[i - 1] * kBase;
+  return powers;
+}();
+
 void Recollection::Keep(bool at_end) {
   const bool too_many = new_count_ > WalkMemo::kNewFrames;
   uint32_t count = too_many ? 0 : new_count_;

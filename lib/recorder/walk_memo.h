@@ -53,11 +53,6 @@ class FrameHash {
   uint64_t sum_ = 0;
   uint64_t power_ = 1;
 };
-inline constexpr std::array<uint64_t, FrameHash::kMost + 1> FrameHash::kPowers = [] {
-  std::array<uint64_t, FrameHash::kMost + 1> powers = {1};
-  for (uint32_t i = 1; i <= FrameHash::kMost; ++i) powers[i] = powers[i - 1] * FrameHash::kBase;
-  return powers;
-}();
 // 1 / kBase modulo 2^64, by Newton's iteration: each step doubles the bits that are right.
 inline constexpr uint64_t kFrameHashInverse = [] {
   uint64_t inverse = FrameHash::kBase;

@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.path.join(ROOT, "build", "fuzz")
 SEEDS = os.path.join(ROOT, "tests", "fuzz", "seeds")
 TARGETS = ("box", "profile", "symbols", "settings", "cgroup", "mountinfo", "elf", "control", "maps",
-           "credentials", "parse")
+           "credentials", "parse", "reach")
 SECONDS = 60  # for each, in the tests
 
 

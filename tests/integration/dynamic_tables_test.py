@@ -198,7 +198,7 @@ class Archives(unittest.TestCase):
         must, may = golden("imports.txt")
         # What libc_nonshared.a and libgcc.a hold, the latter of it only integer arithmetic.
         beside = {"pthread_atfork", "_GLOBAL_OFFSET_TABLE_", "__udivti3", "_dl_find_object",
-                  "_r_debug", "__ehdr_start", "_end", "__start_heapflare_calling",
+                  "_r_debug", "__libc_single_threaded", "__ehdr_start", "_end", "__start_heapflare_calling",
                   "__stop_heapflare_calling"}
         for name in ("libheapflare.a", "libheapflare_wrap.a"):
             _, undefined = self.global_symbols(name)

@@ -22,6 +22,8 @@ packages=(
   libmimalloc2.0
   # programs that the tests preload heapflare into, and what drives them
   redis-server redis-tools nginx-light wrk sqlite3 python3 musl-tools
+  # to build for another processor and run it
+  g++-aarch64-linux-gnu qemu-user
   # what scripts call
   procps curl file jq strace gdb valgrind heaptrack
   # debug information in all its shapes

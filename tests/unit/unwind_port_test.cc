@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -202,7 +203,8 @@ TEST(UnwindPort, IsRightWhileThreadsWriteTheSameRows) {
 TEST(UnwindPort, WalksAThreadWithTheSmallestStack) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  ASSERT_EQ(pthread_attr_setstacksize(&attributes, 32 << 10), 0);
+  const auto smallest = std::max<size_t>(sysconf(_SC_THREAD_STACK_MIN), 32 << 10);
+  ASSERT_EQ(pthread_attr_setstacksize(&attributes, smallest), 0);
   pthread_t thread;
   Walk walk;
   auto run = [](void* argument) -> void* {
