@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "lib/box/format.h"
+#include "lib/recorder/bootstrap_arena.h"
 #include "lib/recorder/free_filter.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_frames.h"
@@ -56,6 +57,9 @@ bool TakeSample(const void* block, TakenSample* taken);
 void PutSampleBack(const TakenSample& taken);
 void BookFree(const TakenSample& taken);
 
+// realloc of a block of the bootstrap arena: moves it to the next allocator.
+void* MoveOutOfArena(void* old, size_t bytes);
+
 // The cold part of a hook: books what `function(arguments...)` of the next allocator returns.
 // Arguments go by value, so that the hook itself needs no stack frame and its usual path is a jump.
 template <typename... Arguments>
@@ -86,6 +90,7 @@ template <typename... Arguments>
 // The same for realloc to `bytes`; `due`: what Sampler::Take said of it.
 [[HEAPFLARE_CALLS_ALLOCATOR]] inline void* Reallocated(void* old, size_t bytes, bool due,
                                                        const void* caller) {
+  if (InArena(old)) return MoveOutOfArena(old, bytes);
   TakenSample taken = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &taken);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
@@ -113,8 +118,5 @@ template <typename... Arguments>
   if (ticket.weight != 0 && error == 0) CommitAllocation(*block, bytes, ticket);
   return error;
 }
-
-// realloc of a block of the bootstrap arena: moves it to the next allocator.
-void* MoveOutOfArena(void* old, size_t bytes);
 
 }  // namespace heapflare::recorder

@@ -6,6 +6,7 @@
 #include "lib/base/directory.h"
 #include "lib/base/parse.h"
 #include "lib/base/text.h"
+#include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/recorder.h"
 
@@ -71,7 +72,7 @@ void RemovePredecessor() {
     base::ForEachEntry(directory.c_str(), [&](std::string_view name) {
       uint64_t process = 0;
       box::Header header = {};
-      if (!ParseBoxName(name, &process) || process != static_cast<uint64_t>(base::ProcessId())) {
+      if (!ParseBoxName(name, &process) || process != static_cast<uint64_t>(OwnProcessId())) {
         return true;
       }
       base::Path path(directory);
