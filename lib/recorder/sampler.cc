@@ -34,6 +34,8 @@ uint64_t SampleWeight(uint64_t bytes, uint64_t interval) {
 // handler does to them in between, no difference of two can go below zero and end all sampling.
 uint64_t Sampler::Draw(size_t bytes, uint64_t interval) {
   const uint64_t drawn_with = interval_;
+  // Exact mode, as it goes on: there is nothing to draw.
+  if (interval == 1 && drawn_with == 1 && (left_ | beyond_) == 0) return SampleWeight(bytes, 1);
   uint64_t weight = 0;
   if (random_ != 0) {
     const uint64_t left = __atomic_load_n(&left_, __ATOMIC_RELAXED);

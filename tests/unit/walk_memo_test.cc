@@ -178,7 +178,7 @@ TEST(WalkMemo, NeedsNoRowForAStackThatItKnows) {
   EXPECT_EQ(walked[0], walked[1]);
   EXPECT_GT(walked[0].frames.size(), 3);
   EXPECT_GT(rows[0], 3);
-  // That which ends every stack: whether there is a caller is not in words of the stack.
+  // The innermost frame's: this function may keep something else where the frame pointer was.
   EXPECT_LE(rows[1], 1);
 }
 
