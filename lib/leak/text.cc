@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "absl/strings/str_format.h"
+#include "lib/control/reach.h"
 #include "lib/leak/blame.h"
 #include "lib/leak/report.h"
 #include "lib/target/human.h"
@@ -161,7 +162,10 @@ class Writer {
   void Unreachable() {
     const box::Reach& reach = findings().reach;
     if (reach.passes == 0) {
-      text_ += "\nUnreachable: not searched.\n";
+      Add("\nUnreachable: not searched%s.\n",
+          report_.life == target::Life::kAlive
+              ? absl::StrFormat("; heapflare leaks --reach %d does it", header().pid)
+              : "");
       return;
     }
     const auto& list = findings().unreachable;
@@ -190,9 +194,9 @@ class Writer {
           findings().suppressed, findings().suppressed == 1 ? " is" : "s are",
           findings().false_leaks);
     }
-    Add("  last pass: pause %.1f ms, of which fork %.1f ms; %s scanned, %s could not be read\n",
-        static_cast<double>(reach.pause_ns) / 1e6, static_cast<double>(reach.fork_ns) / 1e6,
-        HumanSize(reach.bytes_scanned), HumanSize(reach.bytes_unread));
+    Add("  last pass: %s\n", control::DescribePass(reach));
+    const std::string unseen = control::DescribeBlindness(reach);
+    if (!unseen.empty()) Add("  not seen: %s\n", unseen);
   }
 
   // How much was seen, and what cannot be seen.

@@ -150,6 +150,28 @@ class LeaksTest(profiled.ProfiledTest):
         self.assertRegex(text, r"^sleep \(pid \d+, alive\) was watched for \d+ s; it holds ")
         self.assertIn("No stack is suspected of a leak.\n", text)
 
+    def test_has_a_process_search_itself_for_what_nothing_refers_to(self):
+        environment = self.with_settings(SAMPLE_INTERVAL="64KiB")
+        environment["LD_PRELOAD"] = profiled.LIBRARY
+        process = self.start([SERVICE, "--seconds=3"], env=environment, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+        process.stdout.readline()
+        result = self.leaks("--reach", "--passes=2", "--spacing=0.1s", "--json", str(process.pid))
+        self.assertEqual(len(re.findall(r"^heapflare leaks: pass [12] of 2: .* samples without a "
+                                        "reference", result.stderr, re.MULTILINE)), 2, result)
+        found = json.loads(result.stdout)["unreachable"]
+        self.assertTrue(found["searched"])
+        self.assertEqual((found["passes"], found["passes_needed"]), (2, 2))
+        # Everything in it is referred to, the leak too: it is a list that only grows.
+        self.assertEqual(found["suspects"], [])
+        text = self.leaks(str(process.pid)).stdout
+        self.assertRegex(text, r"\nUnreachable: every sampled block was referred to .* 2 passes\.\n"
+                               r"  last pass: .*searched in")
+        self.assertIn("is dead, its memory is gone",
+                      self.leaks("--reach", self.box, code=3).stderr)
+        self.leaks("--reach", "--passes=0", str(process.pid), code=2)
+        self.leaks("--reach", "--spacing=often", str(process.pid), code=2)
+
     def test_says_what_it_needs(self):
         dump = self.path("dump.pb.gz")
         self.assertEqual(self.heapflare("dump", self.box, "-o", dump).returncode, 0)

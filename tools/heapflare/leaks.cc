@@ -2,6 +2,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "lib/base/parse.h"
+#include "lib/control/reach.h"
 #include "lib/leak/findings.h"
 #include "lib/leak/report.h"
 #include "lib/leak/suspect_profile.h"
@@ -46,6 +47,30 @@ absl::StatusOr<target::Target> ResolveBox(const std::string& text) {
   return target;
 }
 
+// Has the process search itself. What each pass cost and could not see goes to stderr.
+absl::Status Search(const target::Target& target, const control::ReachOptions& options,
+                    const Parser& parser) {
+  const auto header = target::ReadBoxHeader(target.path);
+  if (!header.ok()) return header.status();
+  const target::Life life = target.pid != 0 ? target::Life::kAlive : target::LifeOf(*header);
+  if (life == target::Life::kDead || life == target::Life::kExited) {
+    return absl::NotFoundError(
+        absl::StrFormat("%s: its process (pid %d) is dead, its memory is gone; what earlier "
+                        "searches found is in the "
+                        "box: heapflare leaks %s",
+                        target.path, header->pid, target.path));
+  }
+  return control::FindUnreachable(
+      target.path, target.pid, options,
+      [&](uint32_t number, const box::Reach& pass, const std::string& problem) {
+        if (!problem.empty()) return;  // the status says it
+        const std::string unseen = control::DescribeBlindness(pass);
+        parser.Complain(absl::StrFormat("pass %d of %d: %s%s", number, options.passes,
+                                        control::DescribePass(pass),
+                                        unseen.empty() ? "" : "; " + unseen));
+      });
+}
+
 }  // namespace
 
 int RunLeaks(const Arguments& arguments) {
@@ -54,6 +79,9 @@ int RunLeaks(const Arguments& arguments) {
   std::string output;
   std::string min_bytes_text;
   std::string since_text;
+  bool reach = false;
+  control::ReachOptions reach_options;
+  std::string spacing_text = "60s";
   bool fail = false;
   bool json = false;
   bool verbose = false;
@@ -66,6 +94,16 @@ int RunLeaks(const Arguments& arguments) {
   parser.app().add_option("-o,--output", output,
                           "Also write the suspects as a pprof profile: leaked_objects, "
                           "leaked_space, label evidence");
+  parser.app().add_flag("--reach", reach,
+                        "First have the process search for blocks that nothing refers to");
+  parser.app()
+      .add_option("--passes", reach_options.passes,
+                  "Searches in a row that must find no reference to a block")
+      ->default_str("3")
+      ->check(CLI::Range(1U, box::kMostPasses));
+  parser.app()
+      .add_option("--spacing", spacing_text, "Time between two searches (as 10s, 5m)")
+      ->default_str("60s");
   parser.app().add_flag("--fail", fail, "Exit 1 if there are suspects");
   parser.app().add_option("--min-bytes", min_bytes_text,
                           "Leave out suspects that hold less than SIZE (as 512KiB)");
@@ -91,8 +129,19 @@ int RunLeaks(const Arguments& arguments) {
     }
   }
 
+  const auto spacing = ParseSeconds(spacing_text);
+  if (!spacing) {
+    return parser.Misused(
+        absl::StrFormat("--spacing '%s': not a duration (as 10s, 5m)", spacing_text));
+  }
+  reach_options.spacing_ns = static_cast<int64_t>(*spacing * 1e9);
+
   const auto target = ResolveBox(target_text);
   if (!target.ok()) return parser.Fail(target.status());
+  if (reach) {
+    const absl::Status searched = Search(*target, reach_options, parser);
+    if (!searched.ok()) return parser.Fail(searched);
+  }
   const auto box = target::BoxFile::Load(target->path);
   if (!box.ok()) return parser.Fail(box.status());
   const target::Life life = target->pid != 0 ? target::Life::kAlive : target::LifeOf(box->header());
