@@ -6,6 +6,7 @@ reach_subject keeps blocks in all ways there are and loses others, in exact mode
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import unittest
@@ -34,9 +35,25 @@ COMPLEMENT = 60007
 
 WITHOUT_STOPPING, WITHOUT_FORK = 1, 2
 STOPPED_FORK, FORK, STOPPED_LIVE, LIVE = 1, 2, 3, 4
-HEADROOM = 2  # box::ReachError
+HEADROOM, DIED = 2, 6  # box::ReachError
 X86 = os.uname().machine == "x86_64"
 MILLISECOND = 1_000_000
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def children(pid):
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/children", encoding="utf-8") as file:
+                found += [int(child) for child in file.read().split()]
+        except FileNotFoundError:
+            pass
+    return found
 
 
 class Reach(profiled.ProfiledTest):
@@ -176,8 +193,7 @@ class Reach(profiled.ProfiledTest):
         before = mappings()
         self.passes(process, passes=10)
         self.assertEqual(mappings(), before)
-        with open(f"/proc/{process.pid}/task/{process.pid}/children", encoding="utf-8") as file:
-            self.assertEqual(file.read().split(), [])
+        self.assertEqual(children(process.pid), [])
 
     def test_where_memory_is_short_nothing_is_copied_and_where_it_is_shorter_the_pass_is_refused(self):
         try:
@@ -199,6 +215,79 @@ class Reach(profiled.ProfiledTest):
                 self.assertIn("too little memory is left", verdict["problem"])
         except memory_cgroup.Unavailable as reason:
             self.skipTest(str(reason))
+
+    def pass_under_way(self, process):
+        """A pass whose copy was stopped at its work: the client, and the copy's number."""
+        client = None
+
+        def copy():
+            nonlocal client
+            if client is None or client.poll() is not None:
+                client = self.start([os.path.join(LEAK, "reach_verdicts"), str(process.pid), "1", "0"],
+                                    env=self.environment, stdout=subprocess.PIPE, text=True)
+            for pid in children(process.pid):
+                try:
+                    # Once it has made itself the first to be killed it begins to search.
+                    if (read(f"/proc/{pid}/comm"), read(f"/proc/{pid}/oom_score_adj")) == (
+                            "heapflare-scan\n", "1000\n"):
+                        os.kill(pid, signal.SIGSTOP)
+                        return pid
+                except (FileNotFoundError, ProcessLookupError):
+                    pass
+            return None
+
+        pid = self.wait_until(copy, "there is a copy")
+        self.wait_until(lambda: read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] in "TZ",
+                        "it stands")
+        return client, pid
+
+    def big(self, **settings):
+        """Takes long enough to search that its copy can be met."""
+        environment = self.with_settings(**settings)
+        environment["LD_PRELOAD"] = profiled.LIBRARY
+        process = self.start([os.path.join(LEAK, "reach_crowd"), "2", "600", "400"], env=environment,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        return process
+
+    def test_dumps_go_on_while_a_copy_is_searched(self):
+        process = self.big(SIGNAL="USR2")
+        client, copy = self.pass_under_way(process)
+        process.send_signal(signal.SIGUSR2)
+        self.wait_until(lambda: self.dump_files("signal"), "a dump is written meanwhile")
+        self.assertIsNone(client.poll())
+        os.kill(copy, signal.SIGCONT)
+        verdict = json.loads(client.communicate(timeout=profiled.PATIENCE)[0])
+        self.assertEqual(verdict["passes"][0]["error"], 0)
+
+    def test_a_copy_that_is_killed_costs_the_pass_only(self):
+        process = self.big()
+        client, copy = self.pass_under_way(process)
+        os.kill(copy, signal.SIGKILL)
+        verdict = json.loads(client.communicate(timeout=profiled.PATIENCE)[0])
+        self.assertEqual(client.returncode, 1)
+        self.assertEqual(verdict["passes"][0]["error"], DIED)
+        self.assertEqual(verdict["passes"][0]["system_error"], signal.SIGKILL)
+        self.assertIn("killed", verdict["problem"])
+        self.assertEqual(self.passes(process, passes=1)["passes"][0]["error"], 0)
+        self.assertIsNone(process.poll())
+
+    def test_a_copy_ends_with_its_service(self):
+        process = self.big()
+        _, copy = self.pass_under_way(process)
+        process.kill()
+        process.wait()
+        self.wait_until(lambda: not os.path.exists(f"/proc/{copy}"), "the copy is gone")
+
+    def test_a_copy_is_the_first_to_be_killed_and_idle(self):
+        process = self.big()
+        client, copy = self.pass_under_way(process)
+        self.assertEqual(read(f"/proc/{copy}/oom_score_adj"), "1000\n")
+        self.assertEqual(os.sched_getscheduler(copy), os.SCHED_IDLE)
+        # What the service had open is not held open by it.
+        self.assertLess(len(os.listdir(f"/proc/{copy}/fd")), 5)
+        os.kill(copy, signal.SIGCONT)
+        client.communicate(timeout=profiled.PATIENCE)
 
     def in_cgroup(self, cgroup, megabytes):
         environment = self.with_settings(SAMPLE_INTERVAL=65536, THRESHOLDS="99%")
