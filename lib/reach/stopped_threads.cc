@@ -134,13 +134,15 @@ bool ReadRegisters(StoppedThread* thread, std::byte** next, const std::byte* end
 // What the collector does to the threads.
 class Stopping {
  public:
-  Stopping(const StopOptions& options, StopResult* result, StoppedThread* threads,
-           uint32_t capacity, uint32_t* count)
-      : options_(options),
+  Stopping(const StopOptions* options, StopResult* result, StoppedThread* threads,
+           uint32_t capacity, uint32_t* count, std::byte* registers, const std::byte* registers_end)
+      : options_(*options),
         result_(result),
         threads_(threads),
         capacity_(capacity),
-        count_(*count) {}
+        count_(*count),
+        registers_(registers),
+        registers_end_(registers_end) {}
 
   // Seizes those that are not yet. The number of new ones, or negative errno if that is refused.
   int SeizeNew() {
@@ -189,19 +191,17 @@ class Stopping {
     for (;;) {
       uint32_t running = 0;
       for (uint32_t i = 0; i < count_; ++i) {
-        if (threads_[i].state == State::kInterrupted && !HasStopped(&threads_[i])) ++running;
+        if (threads_[i].state != State::kInterrupted) continue;
+        if (!HasStopped(&threads_[i])) {
+          ++running;
+        } else if (threads_[i].state == State::kStopped) {
+          // While others are still on their way.
+          threads_[i].seen = ReadRegisters(&threads_[i], &registers_, registers_end_);
+        }
       }
       if (running == 0 || base::MonotonicNanoseconds() >= deadline) return;
       // They need the processor for it.
       Nap(20'000);
-    }
-  }
-
-  void ReadAllRegisters(std::byte* next, const std::byte* end) {
-    for (uint32_t i = 0; i < count_; ++i) {
-      StoppedThread& thread = threads_[i];
-      if (thread.state != State::kStopped) continue;
-      thread.seen = ReadRegisters(&thread, &next, end);
     }
   }
 
@@ -246,6 +246,8 @@ class Stopping {
   StoppedThread* threads_;
   uint32_t capacity_;
   uint32_t& count_;
+  std::byte* registers_;
+  const std::byte* registers_end_;
   uint32_t unseen_ = 0;
   mutable uint32_t next_known_ = 0;
 };
@@ -331,7 +333,8 @@ void Collector::Collect() {
     base::FutexWait(reinterpret_cast<uint32_t*>(&shared.go), 0, 10 * kMillisecond);
   }
   const StopOptions& options = shared.options;
-  Stopping stopping(options, &shared.result, shared.threads, shared.capacity, &shared.count);
+  Stopping stopping(&shared.options, &shared.result, shared.threads, shared.capacity, &shared.count,
+                    shared.registers, shared.registers_end);
   int error = 0;
   if (!options.without_stopping && shared.result.error == 0) {
     error = stopping.SeizeNew();
@@ -344,7 +347,6 @@ void Collector::Collect() {
       stopping.InterruptNew();
       stopping.AwaitStops(deadline);
     } while (base::MonotonicNanoseconds() < deadline && stopping.SeizeNew() > 0);
-    stopping.ReadAllRegisters(shared.registers, shared.registers_end);
     stopping.CountThem();
   }
   const StoppedThreads threads = {.threads = shared.threads, .count = shared.count};

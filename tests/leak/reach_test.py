@@ -70,9 +70,14 @@ class Reach(profiled.ProfiledTest):
         return process
 
     def passes(self, process, passes=3, flags=0, code=0):
-        result = subprocess.run(
-            [os.path.join(LEAK, "reach_verdicts"), str(process.pid), str(passes), str(flags)],
-            env=self.environment, capture_output=True, text=True, timeout=600, check=False)
+        def ask():
+            result = subprocess.run(
+                [os.path.join(LEAK, "reach_verdicts"), str(process.pid), str(passes), str(flags)],
+                env=self.environment, capture_output=True, text=True, timeout=600, check=False)
+            # A box is there a moment after the start.
+            return None if "no box of it" in result.stderr else result
+
+        result = self.wait_until(ask, "there is a box")
         self.assertIn(result.returncode, (0, 1), result.stderr)
         verdict = json.loads(result.stdout)
         self.assertEqual(result.returncode, code, (verdict["problem"], verdict["passes"][-2:]))
@@ -113,6 +118,30 @@ class Reach(profiled.ProfiledTest):
             self.assertGreater(one["bytes_scanned"], 100_000)
             self.assertEqual(one["called"], len(LOST) if one is verdict["passes"][-1] else 0)
         self.check(verdict, registers_seen=True)
+
+    def test_the_command_makes_passes_tells_of_each_and_names_what_is_lost(self):
+        process = self.subject()
+        result = self.heapflare("leaks", "--reach", "--passes=3", "--spacing=0", "--json",
+                                str(process.pid))
+        self.assertEqual(result.returncode, 0, result)
+        for number in (1, 2, 3):
+            self.assertRegex(result.stderr, rf"heapflare leaks: pass {number} of 3: .* searched in ")
+        self.assertRegex(result.stderr, r"paused \d+\.\d ms \(fork \d+\.\d ms\), \d+ threads; |"
+                                        "threads could not be stopped")
+        suspects = json.loads(result.stdout)["unreachable"]
+        self.assertIn("Lose", json.dumps(suspects))
+        self.assertNotIn("KeepInMemory", json.dumps(suspects))
+
+    def test_the_command_says_why_a_dead_process_cannot_be_searched(self):
+        process = self.subject()
+        process.kill()
+        process.wait()
+        result = self.heapflare("leaks", "--reach", self.box_files()[0])
+        self.assertEqual(result.returncode, 3, result)
+        self.assertIn("is dead, and cannot be searched", result.stderr)
+        for arguments in (["--passes=0"], ["--passes=256"], ["--spacing=soon"]):
+            result = self.heapflare("leaks", "--reach", *arguments, self.box_files()[0])
+            self.assertEqual(result.returncode, 2, result)
 
     def test_without_ptrace_all_but_registers_is_seen(self):
         verdict = self.passes(self.subject(), flags=WITHOUT_STOPPING)
