@@ -10,6 +10,7 @@
 #include <new>
 
 #include "lib/base/clone.h"
+#include "lib/base/glibc_versions.h"
 #include "lib/base/parse.h"
 #include "lib/base/say.h"
 #include "lib/base/syscall.h"

@@ -100,6 +100,7 @@ class Search {
                                 ? frame_.stack_pointer
                                 : reinterpret_cast<uint64_t>(__builtin_frame_address(0));
     alternate_stack_ = reach::AlternateStack();
+    parent_is_there_ = ParentIsThere();
     Collect();
     if (result_.error != 0) return;
     result_.stacks = sums_.as<StackLeaks>();
@@ -201,7 +202,6 @@ class Search {
     for (uint32_t level = 0; level < recorder.mapping.header().sample_levels; ++level, unit *= 4) {
       end += unit;
     }
-    const bool alone = !ParentIsThere();
     for (uint64_t i = 0; i < end; ++i) {
       const uint64_t address = box::Load(samples[i].address, std::memory_order_acquire);
       if (address <= box::kSampleClaimed) continue;
@@ -212,7 +212,7 @@ class Search {
         return false;
       }
       uint32_t flags = box::IsIgnored(sample) ? uint32_t{kReached} : 0;
-      if (!alone && sample.born_tenths < recorder.generation) flags |= kInherited;
+      if (parent_is_there_ && sample.born_tenths < recorder.generation) flags |= kInherited;
       details_.as<Detail>()[id] = {.stack = sample.stack, .flags = flags};
     }
     blocks_.Build();
@@ -492,6 +492,7 @@ class Search {
   const MemoryRange* last_ = nullptr;
   bool in_libcs_data_ = false;
   bool all_stopped_ = false;
+  bool parent_is_there_ = false;
   bool done_ = false;
   int asking_thread_ = 0;
   uint64_t asking_thread_pointer_ = 0;

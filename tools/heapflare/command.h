@@ -37,6 +37,7 @@ int RunDump(const Arguments& arguments);
 int RunSnapshot(const Arguments& arguments);
 int RunSymbolize(const Arguments& arguments);
 int RunDoctor(const Arguments& arguments);
+int RunLeakReport(const Arguments& arguments);
 
 inline constexpr Command kCommands[] = {
     {"run", "Run a program with its heap profiled", RunRun},
@@ -46,6 +47,8 @@ inline constexpr Command kCommands[] = {
     {"snapshot", "Ask a running process for a dump of its own", RunSnapshot},
     {"symbolize", "Add function names to a profile", RunSymbolize},
     {"doctor", "Tell whether profiling would work here, and why not", RunDoctor},
+    // Not for people: the recorder runs it.
+    {"leak-report", "", RunLeakReport},
 };
 
 // A parser for `command`, with the heading of its help.

@@ -18,6 +18,7 @@ std::string Help() {
       "Tells which code holds the memory of a C++ service, even after the kernel killed it.\n"
       "Usage: heapflare COMMAND [OPTIONS]\n\nCommands:\n";
   for (const Command& command : kCommands) {
+    if (*command.summary == '\0') continue;
     absl::StrAppendFormat(&text, "  %-10s%s\n", command.name, command.summary);
   }
   return text +
@@ -44,6 +45,7 @@ int Main(const Arguments& arguments) {
   std::string known;
   for (const Command& command : kCommands) {
     if (name == command.name) return command.run({arguments.begin() + 1, arguments.end()});
+    if (*command.summary == '\0') continue;
     known += (known.empty() ? "" : ", ") + std::string(command.name);
   }
   return Complain(absl::StrFormat("no such %s '%s'; commands are %s",

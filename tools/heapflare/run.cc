@@ -11,6 +11,7 @@
 #include "lib/doctor/environment.h"
 #include "lib/doctor/finding.h"
 #include "lib/doctor/program.h"
+#include "lib/target/files.h"
 #include "tools/heapflare/command.h"
 #include "tools/heapflare/launch.h"
 #include "tools/heapflare/settings_options.h"
@@ -37,8 +38,9 @@ std::string Problem(const SettingOption& setting, const std::string& value) {
   return absl::StrFormat("%s%s", setting.option, problem.substr(strlen(setting.variable)));
 }
 
-bool IsDirectoryOption(const SettingOption& setting) {
-  return setting.value != nullptr && strcmp(setting.value, "DIR") == 0;
+bool IsPathOption(const SettingOption& setting) {
+  return setting.value != nullptr &&
+         (strcmp(setting.value, "DIR") == 0 || strcmp(setting.value, "FILE") == 0);
 }
 
 std::string Absolute(const std::string& path) {
@@ -147,13 +149,18 @@ void Declare(Parser* parser, Options* options) {
 absl::StatusOr<Variables> ToVariables(const Options& options) {
   Variables variables;
   for (const auto& [setting, given] : options.values) {
-    const std::string value = IsDirectoryOption(*setting) ? Absolute(given) : given;
+    const std::string value = IsPathOption(*setting) ? Absolute(given) : given;
     if (const std::string problem = Problem(*setting, value); !problem.empty()) {
       return absl::InvalidArgumentError(problem);
     }
     variables[setting->variable] = value;
   }
   if (options.exact) variables["HEAPFLARE_SAMPLE_INTERVAL"] = "1";
+  // Who names the leaks' functions.
+  if (variables.contains("HEAPFLARE_LEAK_CHECK")) {
+    const std::string self = target::ReadLink("/proc/self/exe");
+    if (!self.empty()) variables["HEAPFLARE_COMMAND"] = self;
+  }
   return variables;
 }
 

@@ -31,6 +31,12 @@ inline constexpr SettingOption kSettingOptions[] = {
     {"--box-size", "HEAPFLARE_BOX_SIZE", "SIZE", "Budget of the box (16MiB)"},
     {"--box-mode", "HEAPFLARE_BOX_MODE", "MODE", "File mode of the box (0600)"},
     {"--max-stack", "HEAPFLARE_MAX_STACK", "N", "Frames kept per stack (64)"},
+    {"--leak-check", "HEAPFLARE_LEAK_CHECK", nullptr,
+     "Record every block, and report those that nothing leads to at the program's exit"},
+    {"--leak-exit-code", "HEAPFLARE_LEAK_EXIT_CODE", "N",
+     "Exit status of a program that leaked; 0 = its own (23)"},
+    {"--leak-suppressions", "HEAPFLARE_LEAK_SUPPRESSIONS", "FILE",
+     "Leaks that are not reported, in LeakSanitizer's syntax: leak:PATTERN (none)"},
     {"--verbose", "HEAPFLARE_VERBOSE", nullptr, "Say at start what is watched, and each dump"},
 };
 
