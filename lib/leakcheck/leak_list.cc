@@ -44,7 +44,8 @@ class Builder {
  public:
   explicit Builder(LeakList* list) : list_(list), profile_(list->profile) {
     String("");
-    for (const auto& [type, unit] : {std::pair("leaked_objects", "count"), {"leaked_space", "bytes"}}) {
+    for (const auto& [type, unit] :
+         {std::pair("leaked_objects", "count"), {"leaked_space", "bytes"}}) {
       profile::ValueType* const value = profile_.add_sample_type();
       value->set_type(String(type));
       value->set_unit(String(unit));

@@ -67,7 +67,8 @@ void AppendStack(const Frames& frames, const profile::Sample& sample, std::strin
       const profile::Function& function = frames.function(line.function_id());
       const std::string file(frames.String(function.filename()));
       absl::StrAppendFormat(text, "      %s", std::string(frames.String(function.name())));
-      if (!file.empty()) absl::StrAppendFormat(text, "  %s:%d", target::Basename(file), line.line());
+      if (!file.empty())
+        absl::StrAppendFormat(text, "  %s:%d", target::Basename(file), line.line());
       text->push_back('\n');
     }
   }
@@ -76,7 +77,8 @@ void AppendStack(const Frames& frames, const profile::Sample& sample, std::strin
 }  // namespace
 
 Report MakeReport(LeakList* list, Suppressions* suppressions) {
-  std::vector<profile::Sample> samples(list->profile.sample().begin(), list->profile.sample().end());
+  std::vector<profile::Sample> samples(list->profile.sample().begin(),
+                                       list->profile.sample().end());
   Sum direct;
   Sum indirect;
   {
@@ -126,11 +128,10 @@ Report MakeReport(LeakList* list, Suppressions* suppressions) {
   }
   for (const Suppression& suppression : suppressions->all()) {
     if (suppression.objects == 0) continue;
-    absl::StrAppendFormat(&text, "%s suppressed: %s by leak:%s (%s:%d)\n",
-                          report.leaks ? " " : "heapflare:",
-                          Amount({.objects = suppression.objects, .bytes = suppression.bytes}),
-                          suppression.pattern, target::Basename(list->suppressions),
-                          suppression.line);
+    absl::StrAppendFormat(
+        &text, "%s suppressed: %s by leak:%s (%s:%d)\n", report.leaks ? " " : "heapflare:",
+        Amount({.objects = suppression.objects, .bytes = suppression.bytes}), suppression.pattern,
+        target::Basename(list->suppressions), suppression.line);
   }
   return report;
 }

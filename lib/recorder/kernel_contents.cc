@@ -24,7 +24,8 @@ long CopyPipe(const char* path, void* buffer) {
   long got = base::Syscall(SYS_pipe2, base::Arg(ends), O_CLOEXEC | O_NONBLOCK);
   if (got == 0) {
     constexpr long kNonBlocking = 2;  // SPLICE_F_NONBLOCK
-    got = base::Syscall(SYS_tee, from, ends[1], static_cast<long>(kKernelBufferBytes), kNonBlocking);
+    got =
+        base::Syscall(SYS_tee, from, ends[1], static_cast<long>(kKernelBufferBytes), kNonBlocking);
     if (got > 0) got = base::Read(ends[0], buffer, kKernelBufferBytes);
     base::Close(ends[0]);
     base::Close(ends[1]);

@@ -35,7 +35,8 @@ void SayWhatWasNotSeen(const LeakResult& result) {
     line.AddNumber(static_cast<uint64_t>(result.stop_error));
     line.Add("): a block that only a register refers to counts as leaked");
   } else if (result.threads_unseen > 0) {
-    line.AddNumber(result.threads_unseen).Add(" threads did not stop, and their registers are unseen");
+    line.AddNumber(result.threads_unseen)
+        .Add(" threads did not stop, and their registers are unseen");
   } else {
     return;
   }

@@ -273,7 +273,8 @@ Verdict ReportByOurselves(const LeakResult& result) {
   if (recorder.settings.leak_suppressions.size() > 0) {
     suppressions.Read(recorder.settings.leak_suppressions.c_str());
     base::Say(
-        "the heapflare command was not found: suppressions match modules and exported symbols only");
+        "the heapflare command was not found: suppressions match modules and exported symbols "
+        "only");
   }
   StackLeaks shown = {};
   StackLeaks suppressed = {};
@@ -330,8 +331,8 @@ void FindCommand() {
     return;
   }
   Dl_info info = {};
-  if (dladdr(reinterpret_cast<const void*>(&FindCommand), &info) == 0 || info.dli_fname == nullptr ||
-      info.dli_fname[0] != '/') {
+  if (dladdr(reinterpret_cast<const void*>(&FindCommand), &info) == 0 ||
+      info.dli_fname == nullptr || info.dli_fname[0] != '/') {
     return;
   }
   const std::string_view library = info.dli_fname;

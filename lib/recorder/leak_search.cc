@@ -296,7 +296,8 @@ class Search {
   }
 
   void ReachFromBytes(const void* bytes, size_t count) {
-    ForEachWord(static_cast<const std::byte*>(bytes), count, [this](uint64_t word) { Reach(word); });
+    ForEachWord(static_cast<const std::byte*>(bytes), count,
+                [this](uint64_t word) { Reach(word); });
   }
 
   // --- Roots ---
@@ -338,9 +339,8 @@ class Search {
       if (!range.MayRefer() && !readable_file) continue;
       in_libcs_data_ = &range == libcs;
       map_.ForEachPart(range.start, range.limit, [&](uint64_t start, uint64_t limit) {
-        passed_over_.ForEachOutside(start, limit, [&](uint64_t from, uint64_t to) {
-          VisitPart(range, from, to);
-        });
+        passed_over_.ForEachOutside(
+            start, limit, [&](uint64_t from, uint64_t to) { VisitPart(range, from, to); });
       });
     }
     in_libcs_data_ = false;
@@ -385,8 +385,8 @@ class Search {
     const uint64_t bytes = ContentBytes(block);
     if (bytes < sizeof(uint64_t)) return;
     const uint64_t limit = block.address + bytes;
-    const bool direct = all_stopped_ && last_->readable && !last_->shared && limit <= last_->limit &&
-                        bytes <= kDirect;
+    const bool direct = all_stopped_ && last_->readable && !last_->shared &&
+                        limit <= last_->limit && bytes <= kDirect;
     if (direct) {
       ForEachWord(reinterpret_cast<const std::byte*>(block.address), bytes, found);
       return;

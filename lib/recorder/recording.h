@@ -69,7 +69,8 @@ template <typename... Arguments>
   const Ticket ticket = BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller));
   void* const block = (*function)(arguments...);
   if (ticket.weight != 0 && block != nullptr) {
-    const bool zeroed = static_cast<const void*>(function) == static_cast<const void*>(&next.calloc);
+    const bool zeroed =
+        static_cast<const void*>(function) == static_cast<const void*>(&next.calloc);
     CommitAllocation(block, bytes, ticket, zeroed ? Contents::kDefined : Contents::kUndefined);
   }
   return block;

@@ -40,8 +40,8 @@ void* ReallocateCleanly(void* old, size_t bytes);
 
 // How glibc's malloc keeps a block: the word in front of it is the size of the chunk, which begins 16
 // bytes before the block and reaches 8 bytes past what may be used; with flags below.
-inline constexpr uint64_t kChunkInUse = 1;   // of the chunk before this one
-inline constexpr uint64_t kChunkMapped = 2;  // mapped by itself
+inline constexpr uint64_t kChunkInUse = 1;    // of the chunk before this one
+inline constexpr uint64_t kChunkMapped = 2;   // mapped by itself
 inline constexpr uint64_t kChunkOfArena = 4;  // not of the main arena
 inline uint64_t ChunkWord(const void* block) { return static_cast<const uint64_t*>(block)[-1]; }
 

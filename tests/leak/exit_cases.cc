@@ -196,7 +196,8 @@ void PackedInHeap() {
   global_zero = packed;
 }
 void TaggedHigh() {
-  global_zero = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(Held(0)) | uintptr_t{0xab} << 56);
+  global_zero =
+      reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(Held(0)) | uintptr_t{0xab} << 56);
 }
 void TaggedLow() { global_zero = static_cast<char*>(Held(0)) + 1; }
 void HiddenByXor() {
@@ -273,7 +274,9 @@ void DeadThreadStack() {
 void DeadThreads() {
   for (int i = 0; i < 3; ++i) std::thread([i] { LoseOne(i); }).join();
 }
-void JoinedThread() { std::thread([] { free(malloc(10)); }).join(); }
+void JoinedThread() {
+  std::thread([] { free(malloc(10)); }).join();
+}
 void DetachedThread() {
   std::thread([] {}).detach();
   usleep(20000);

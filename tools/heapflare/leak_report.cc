@@ -13,7 +13,8 @@ namespace heapflare::tool {
 
 int RunLeakReport(const Arguments& arguments) {
   Parser parser("leak-report");
-  parser.app().footer("The recorder runs it at the end of a leak check, with the list of leaks on stdin.");
+  parser.app().footer(
+      "The recorder runs it at the end of a leak check, with the list of leaks on stdin.");
   if (const auto code = parser.Parse(arguments)) return *code;
   auto list = leakcheck::ReadList(STDIN_FILENO);
   if (!list.ok()) return parser.Fail(list.status());
