@@ -5,7 +5,8 @@
 // After each SIGKILL: the box keeps every promise of its format (kill_box_check.h), a profile made
 // of it is valid, its totals are those of the program's own books (kill_books.h) to within the
 // operations that were in flight, and every dump under its final name is whole. Boxes of forked
-// children, killed with their parent, are held to the same format. Each 50th box stays in DIR/kept.
+// children, killed with their parent, are held to the same format. Each 50th stays in DIR/kept, if it is
+// complete.
 //
 // Where the kills fall is random; what is asserted is not: there is no false failure.
 #include <dirent.h>
@@ -159,10 +160,10 @@ class Run {
       if (entry.path().extension() != ".box") continue;
       const bool own =
           entry.path().filename().string().find(absl::StrFormat(".%d.", pid_)) != std::string::npos;
-      CheckOne(entry.path(), own);
+      const bool open = CheckOne(entry.path(), own);
       if (own) {
         found = true;
-        if (keep)
+        if (keep && open)
           fs::copy_file(entry.path(),
                         options_.directory + "/kept/" + entry.path().filename().string());
       }
@@ -208,13 +209,14 @@ class Run {
                                       [](const auto& lane) { return lane.sequence.load() > 1; });
   }
 
-  void CheckOne(const fs::path& path, bool own) {
+  // False: it was killed before its box was complete.
+  bool CheckOne(const fs::path& path, bool own) {
     const std::vector<std::byte> bytes = ReadBytes(path);
     const BoxState state = CheckBox(bytes.data(), bytes.size(), &faults_);
     if (!state.open) {
       ++figures_.starting;
       if (own && Completed()) Fault("operations were completed and the box is not open");
-      return;
+      return false;
     }
     ++figures_.boxes;
     if (!own) ++figures_.children;
@@ -232,6 +234,7 @@ class Run {
                             disagreement.stacks, disagreement.live_count, threads));
     }
     if (own && books_->magic.load() != 0 && mode_.exact) CompareWithBooks(bytes, state);
+    return true;
   }
 
   void CompareWithBooks(const std::vector<std::byte>& bytes, const BoxState& state) {
