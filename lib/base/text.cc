@@ -9,7 +9,8 @@ TextWriter& TextWriter::Add(std::string_view text) {
   } else {
     truncated_ = true;
   }
-  memcpy(memory_ + length_, text.data(), fits);
+  // An empty view may have no bytes to point to, which memcpy may not be given.
+  if (!text.empty()) memcpy(memory_ + length_, text.data(), fits);
   length_ += fits;
   memory_[length_] = 0;
   return *this;
