@@ -182,6 +182,67 @@ TEST(WalkMemo, NeedsNoRowForAStackThatItKnows) {
   EXPECT_LE(rows[1], 1);
 }
 
+// A stack of our own making, of frames of four words: the upper two are the saved frame pointer and
+// the return address.
+class MadeStack {
+ public:
+  static constexpr uint64_t kFrames = 12;
+  static constexpr uint64_t kFrameBytes = 32;
+
+  MadeStack() {
+    for (uint64_t i = 0; i <= kFrames; ++i) {
+      // By its frame pointer, from where the callee's frame ends, every other one; the last ends it.
+      const uint64_t from_sp = i % 2;
+      const uint64_t is_last = i == kFrames ? 1 : 0;
+      const uint64_t fp_at = static_cast<uint64_t>(-16) & 0x7fff;
+      heapflare_row_store(Pc(i) - 1, heapflare_unwind_generation,
+                          6 | is_last << 3 | from_sp << 4 | kFrameBytes << 5 | fp_at << 34);
+      if (i == 0) continue;
+      ReturnAddress(i) = Pc(i);
+      SavedFp(i) = Sp(i);
+    }
+  }
+  uint64_t& ReturnAddress(uint64_t frame) { return words_[frame * 4 + 3]; }
+  uint64_t& SavedFp(uint64_t frame) { return words_[frame * 4 + 2]; }
+  static uint64_t Pc(uint64_t frame) { return 0x10'0000 + frame * 64; }
+  uint64_t Sp(uint64_t frame) const { return reinterpret_cast<uint64_t>(words_ + frame * 4 + 4); }
+
+  Walked WalkIt(WalkMemo* memo) const {
+    Walked result = {.walk = {}, .frames = std::vector<uint64_t>(64)};
+    const FrameRegisters from = {.pc = Pc(0), .sp = Sp(0), .fp = Sp(0), .interrupted = false};
+    EXPECT_TRUE(WalkRows(from, Sp(0) - 16, reinterpret_cast<uint64_t>(std::end(words_)),
+                         result.frames.data(), 64, &result.walk, memo));
+    result.frames.resize(result.walk.depth);
+    return result;
+  }
+
+ private:
+  uint64_t words_[(kFrames + 4) * 4] = {};
+};
+
+TEST(WalkMemo, NoticesEachWordThatChanged) {
+  MadeStack stack;
+  ASSERT_EQ(stack.WalkIt(nullptr).frames.size(), MadeStack::kFrames + 1);
+  for (uint64_t frame = 1; frame < MadeStack::kFrames; ++frame) {
+    WalkMemo memo = {};
+    const Walked before = stack.WalkIt(&memo);
+    EXPECT_EQ(stack.WalkIt(&memo), before);
+    uint64_t* const words[] = {&stack.ReturnAddress(frame), &stack.SavedFp(frame)};
+    for (uint64_t* const word : words) {
+      const uint64_t old = *word;
+      // Another function; or one frame further out.
+      *word = word == words[0] ? MadeStack::Pc(frame + 1) : old + MadeStack::kFrameBytes;
+      const Walked after = stack.WalkIt(nullptr);
+      EXPECT_EQ(stack.WalkIt(&memo), after) << frame;
+      if (word == words[0] || frame % 2 == 0) {
+        EXPECT_FALSE(after == before) << frame;
+      }
+      *word = old;
+      EXPECT_EQ(stack.WalkIt(&memo), before) << frame;
+    }
+  }
+}
+
 TEST(WalkMemo, IsWorthNothingAfterModulesChanged) {
   WalkMemo memo = {};
   int rows[2];
