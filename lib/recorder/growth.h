@@ -4,7 +4,7 @@
 // It looks as often as the process is old: every 512th of its age, but not more often than four
 // times a second, nor less often than once a minute; and not at all while nothing is sampled. A look
 // reads each stack's counters once and stores two bytes per stack, up to the last one that has
-// live bytes: 32,000 stacks take a millisecond, a usual service some microseconds.
+// live bytes: 32,000 stacks take 0.2 ms (and 0.8 ms the first time), a usual service some microseconds.
 #pragma once
 
 namespace heapflare::recorder {
