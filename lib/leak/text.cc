@@ -99,8 +99,8 @@ class Writer {
   }
   static std::string Place(const Frame& frame) {
     if (frame.file.empty()) return "";
-    return absl::StrFormat(frame.line > 0 ? " %s:%d" : " %s", target::Printable(frame.file),
-                           frame.line);
+    const std::string file = " " + target::Printable(frame.file);
+    return frame.line > 0 ? absl::StrFormat("%s:%d", file, frame.line) : file;
   }
   std::string NameOf(size_t sample) const {
     const std::vector<Frame> frames =
