@@ -2,7 +2,7 @@
 // size of its own, by which the test knows it.
 //
 //   reach_subject PLUGIN [RESTRICTION...]   lines on stdin: "free" frees the block of which only the
-//                                       complement of its address was kept; "end"
+//                                       complement of its address was kept; "fork"; "end"
 //
 // Prints "ready" when the blocks are as old as the recorder wants them: a second.
 #include <dlfcn.h>
@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -270,9 +271,24 @@ void Restrict(const std::string& how) {
   if (how == "seccomp_errno") ForbidPtrace(SECCOMP_RET_ERRNO | EPERM);
   if (how == "seccomp_kill") ForbidPtrace(SECCOMP_RET_KILL_PROCESS);
   if (how == "seccomp_allow") ForbidPtrace(SECCOMP_RET_ALLOW);
+  if (how == "big") memset(malloc(400 << 20), 1, 400 << 20);
   if (how == "not_dumpable") prctl(PR_SET_DUMPABLE, 0);
   // An ordinary user, with whose rights root's are not mixed up.
   if (how == "nobody" && setresuid(65534, 65534, 65534) != 0) exit(77);
+}
+
+// The child allocates as well, long enough to have a box of its own.
+void Fork() {
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < 2'000; ++i) free(malloc(1000 + static_cast<size_t>(i)));
+    usleep(100'000);
+    exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  printf("forked %d\n", status);
+  fflush(stdout);
 }
 
 void AgeASecond() {
@@ -295,6 +311,7 @@ int main(int argc, char** argv) {
   char line[64];
   while (fgets(line, sizeof(line), stdin) != nullptr) {
     if (strcmp(line, "end\n") == 0) break;
+    if (strcmp(line, "fork\n") == 0) Fork();
     if (strcmp(line, "free\n") == 0) {
       free(reinterpret_cast<void*>(~complement_of_hidden));
       puts("freed");
