@@ -542,9 +542,9 @@ void Stdio() {
 }
 [[gnu::noinline]] void ExitDeep(int depth) {
   void* volatile p = Held(depth);
-  if (depth == 0) exit(0);
-  ExitDeep(depth - 1);
+  if (depth > 0) ExitDeep(depth - 1);
   (void)p;
+  exit(0);
 }
 void ExitFromDeep() { ExitDeep(3); }
 void FreedAtExit() {
