@@ -102,8 +102,9 @@ bool WriteList(const LeakResult& result, int fd) {
   list.line().Add("program ").AddNumber(static_cast<uint64_t>(OwnProcessId())).Add(' ');
   list.line().AddNumber(identity.start_utc / 1'000'000'000).Add(' ').Add(identity.program.view());
   list.EndLine();
-  list.line().Add("directory ");
-  DumpDirectory(recorder.settings, &list.line());
+  base::Path directory;
+  DumpDirectory(recorder.settings, &directory);
+  list.line().Add("directory ").Add(directory.view());
   list.EndLine();
   if (recorder.settings.leak_suppressions.size() > 0) {
     list.line().Add("suppressions ").Add(recorder.settings.leak_suppressions.view());

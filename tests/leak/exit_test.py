@@ -49,7 +49,7 @@ def clean_environment():
 def leaked(directory):
     objects = bytes_ = 0
     for path in pathlib.Path(directory).glob("*.leaks*.pb.gz"):
-        profile = heap_profile.load(path)
+        profile = heap_profile.read(path)
         for sample in profile.samples:
             objects += sample.values[0]
             bytes_ += sample.values[1]
