@@ -10,9 +10,11 @@
 //   end                                        without it the list is not complete
 #pragma once
 
+#include <string_view>
+
 namespace heapflare::box {
 
-inline constexpr char kLeakListHead[] = "heapflare-leaks 1";
+inline constexpr std::string_view kLeakListHead = "heapflare-leaks 1";
 
 // What the command says of it, as its exit code.
 inline constexpr int kLeaksRemain = 41;

@@ -2,11 +2,10 @@
 
 #define UNW_LOCAL_ONLY
 #include <libunwind.h>
+#include <stdlib.h>
 
 #include "lib/recorder/modules.h"
 #include "lib/recorder/stack_bounds.h"
-
-extern "C" [[noreturn]] void exit(int status);
 
 namespace heapflare::recorder {
 namespace {

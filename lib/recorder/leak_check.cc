@@ -1,5 +1,7 @@
 #include "lib/recorder/leak_check.h"
 
+#include <stdlib.h>
+
 #include <atomic>
 #include <cstring>
 
@@ -12,10 +14,7 @@
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 
-extern "C" {
-int __cxa_atexit(void (*function)(void*), void* argument, void* module);
-[[noreturn]] void exit(int status);
-}
+extern "C" int __cxa_atexit(void (*function)(void*), void* argument, void* module);
 
 namespace heapflare::recorder {
 namespace {
