@@ -14,7 +14,8 @@
 
 namespace heapflare::box {
 
-inline constexpr std::string_view kLeakListHead = "heapflare-leaks 1";
+// Not inline: of that a symbol would be left in the archives.
+constexpr std::string_view kLeakListHead = "heapflare-leaks 1";
 
 // What the command says of it, as its exit code.
 inline constexpr int kLeaksRemain = 41;
