@@ -81,8 +81,10 @@ class LeakCheckDisabler {
  public:
   LeakCheckDisabler() { heapflare_leak_check_disable(); }
   ~LeakCheckDisabler() { heapflare_leak_check_enable(); }
-  LeakCheckDisabler(const LeakCheckDisabler&) = delete;
-  LeakCheckDisabler& operator=(const LeakCheckDisabler&) = delete;
+
+ private:
+  LeakCheckDisabler(const LeakCheckDisabler&);
+  LeakCheckDisabler& operator=(const LeakCheckDisabler&);
 };
 
 } /* namespace heapflare */

@@ -11,6 +11,7 @@
 #include "lib/recorder/stale_contents.h"
 #include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
+#include "lib/recorder/walk_memo_pool.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -69,6 +70,8 @@ class Finder {
     uint64_t start = 0;
     uint64_t bytes = 0;
     MemoryOfThread(&start, &bytes);
+    Add(start, bytes);
+    MemoryOfMemos(&start, &bytes);
     Add(start, bytes);
     // Of the library; linked into a program we keep no addresses of blocks in its data. Blocks of the
     // arena are the loader's.

@@ -24,6 +24,7 @@
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/thread.h"
+#include "lib/recorder/walk_memo_pool.h"
 #include "lib/recorder/watch.h"
 
 namespace heapflare::recorder {
@@ -276,6 +277,8 @@ bool StartCollector() {
   uint64_t start = 0;
   uint64_t bytes = 0;
   MemoryOfThread(&start, &bytes);
+  Own(start, bytes);
+  MemoryOfMemos(&start, &bytes);
   Own(start, bytes);
   reach::VisitSystemCalls(OwnProcessId(), AddWord, nullptr);
 

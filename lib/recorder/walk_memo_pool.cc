@@ -52,6 +52,12 @@ WalkMemo* Claim() {
 
 }  // namespace
 
+void MemoryOfMemos(uint64_t* start, uint64_t* bytes) {
+  const WalkMemo* const memos = pool.load(std::memory_order_acquire);
+  *start = reinterpret_cast<uint64_t>(memos);
+  *bytes = memos == nullptr ? 0 : kPoolBytes;
+}
+
 WalkMemo* MemoOfThisThread() {
   ThreadState& state = thread_state;
   if (!state.memo_asked) {

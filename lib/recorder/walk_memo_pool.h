@@ -9,4 +9,8 @@ namespace heapflare::recorder {
 // no memory. Half a MiB of address space is taken at the first call. Async-signal-safe.
 WalkMemo* MemoOfThisThread();
 
+// Where the memos lie: they keep what registers held, so a search for references must not look
+// there. No bytes while there are none.
+void MemoryOfMemos(uint64_t* start, uint64_t* bytes);
+
 }  // namespace heapflare::recorder
