@@ -211,6 +211,7 @@ struct Header {
   // (thinned, or changed).
   uint64_t configured_interval;
   uint64_t interval;
+  uint64_t unused_before[5];  // what changes begins a cache line
 
   // Counters and state that change. One writer at a time unless said otherwise.
   alignas(64) uint64_t heartbeat_mono;  // last sign of life of the recorder's own thread
@@ -222,6 +223,7 @@ struct Header {
   uint32_t doorbell;
   uint32_t unused;
   Losses losses;
+  uint64_t unused_after[5];  // and so do the tallies
   // The process's totals are the sums over these. Threads add to different ones, each to that of
   // its number, so that they do not fight for a cache line. (A block allocated here and freed there
   // makes a single difference negative; the sums are right.)

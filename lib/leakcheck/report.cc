@@ -65,7 +65,7 @@ void AppendStack(const Frames& frames, const profile::Sample& sample, std::strin
     }
     for (const profile::Line& line : location.line()) {
       const profile::Function& function = frames.function(line.function_id());
-      const std::string file(frames.String(function.filename()));
+      const std::string& file = frames.String(function.filename());
       absl::StrAppendFormat(text, "      %s", std::string(frames.String(function.name())));
       if (!file.empty())
         absl::StrAppendFormat(text, "  %s:%d", target::Basename(file), line.line());

@@ -51,7 +51,7 @@ class ListWriter {
 };
 
 // Large, and used by one report at a time.
-constinit char writer_memory[sizeof(ListWriter)] = {};
+alignas(ListWriter) constinit char writer_memory[sizeof(ListWriter)] = {};
 
 std::string_view StringAt(uint32_t offset, uint32_t bytes) {
   return {recorder.mapping.Records<char>(box::kStrings) + offset, bytes};
@@ -267,7 +267,7 @@ void SayLeak(const char* kind, uint64_t objects, uint64_t bytes, uint64_t stack)
   }
 }
 
-constinit char suppressions_memory[sizeof(LeakSuppressions)] = {};
+alignas(LeakSuppressions) constinit char suppressions_memory[sizeof(LeakSuppressions)] = {};
 
 Verdict ReportByOurselves(const LeakResult& result) {
   auto& suppressions = *::new (suppressions_memory) LeakSuppressions();
