@@ -11,6 +11,7 @@
 #include "lib/recorder/inside.h"
 #include "lib/recorder/leak_report.h"
 #include "lib/recorder/leak_search.h"
+#include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_process.h"
 #include "lib/recorder/recorder.h"
 
@@ -42,6 +43,15 @@ void SayWhatWasNotSeen(const LeakResult& result) {
   base::Say(line.view());
 }
 
+// Their tables of blocks and caches cannot be told from the program's memory.
+void SayWhoseMallocHides() {
+  if (next.is_glibc) return;
+  base::Say(
+      "malloc is not glibc's: what it keeps about its blocks can hide leaks; for a check that "
+      "finds "
+      "all of them run the program with glibc's");
+}
+
 int Check(const ProgramFrame& frame) {
   const box::Header* const header = Header();
   if (header == nullptr) return 0;  // nothing was ever allocated
@@ -58,6 +68,7 @@ int Check(const ProgramFrame& frame) {
     return Refuse(why.AddNumber(static_cast<uint64_t>(result.error)).view());
   }
   SayWhatWasNotSeen(result);
+  SayWhoseMallocHides();
   if (recorder.settings.verbose) {
     base::Text<128> line("leak check: ");
     line.AddNumber(result.blocks).Add(" blocks are live, ").AddNumber(result.reached);

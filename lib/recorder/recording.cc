@@ -188,7 +188,7 @@ void PassAllocation(size_t bytes) {
 }
 
 void CommitAllocation(void* block, size_t bytes, const Ticket& ticket, Contents contents) {
-  if (contents == Contents::kUndefined && KeepsStaleContentsAway()) ClearBlock(block, 0);
+  if (contents == Contents::kUndefined && KeepsStaleContentsAway()) ClearBlock(block, bytes, 0);
   const Recording recording(ticket.may_look);
   if (ticket.box != BoxNumber()) return;
   recorder.samples.Prefetch(reinterpret_cast<uint64_t>(block));

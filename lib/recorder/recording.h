@@ -95,8 +95,9 @@ template <typename... Arguments>
   TakenSample taken = {};
   const bool sampled = free_filter.MayHold(old) && TakeSample(old, &taken);
   const Ticket ticket = due ? BeginAllocation(bytes, HEAPFLARE_CALL_SITE(caller)) : Ticket{};
-  void* const block = sampled && KeepsStaleContentsAway() ? ReallocateCleanly(old, bytes)
-                                                          : next.realloc(old, bytes);
+  void* const block = sampled && KeepsStaleContentsAway()
+                          ? ReallocateCleanly(old, box::SizeOf(taken.sample), bytes)
+                          : next.realloc(old, bytes);
   // With a size of zero the old block is gone either way.
   if (sampled && block == nullptr && bytes != 0) {
     PutSampleBack(taken);

@@ -26,8 +26,8 @@ inline constexpr size_t kMostCleared = 128 << 10;
 
 inline bool KeepsStaleContentsAway() { return recorder.settings.leak_check; }
 
-// Zeroes what `block`, of the next allocator, has room for from byte `from` on.
-void ClearBlock(void* block, size_t from);
+// Zeroes `block`, of the next allocator, of which `bytes` were asked for, from byte `from` on.
+void ClearBlock(void* block, size_t bytes, size_t from);
 
 // Before the real free.
 void MarkFreed(void* block);
@@ -35,8 +35,8 @@ void MarkFreed(void* block);
 inline constexpr uint64_t kFreedMarkAt = 16;
 constexpr uint64_t FreedMark(uint64_t block) { return block ^ 0xf1ee'f1ee'0000'f1ee; }
 
-// realloc of a block of the next allocator. As realloc it leaves `old` as it was when it fails.
-void* ReallocateCleanly(void* old, size_t bytes);
+// realloc of a block of `old_bytes` of the next allocator. As realloc it leaves `old` as it was when it fails.
+void* ReallocateCleanly(void* old, size_t old_bytes, size_t bytes);
 
 // How glibc's malloc keeps a block: the word in front of it is the size of the chunk, which begins 16
 // bytes before the block and reaches 8 bytes past what may be used; with flags below.
