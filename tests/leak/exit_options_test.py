@@ -79,7 +79,7 @@ class ExitTest(ProfiledTest):
             with self.subTest(text):
                 done = self.suppressing(text, code=23)
                 self.assertIn("exported_leak", done.stderr)
-                self.assertRegex(done.stderr, X)
+                self.assertRegex(done.stderr, r"(?i)suppress[^\n]*3|3[^\n]*suppress")
 
     def test_anchors_hold_at_the_ends_of_names(self):
         self.suppressing("leak:^Insert\nleak:exported$\n", code=23)
