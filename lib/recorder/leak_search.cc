@@ -31,6 +31,7 @@ using reach::Block;
 using reach::BlockIndex;
 using reach::MemoryRange;
 
+constexpr int64_t kLongest = 600'000'000'000;  // ns
 constexpr int64_t kSecond = 1'000'000'000;
 constexpr uint64_t kPage = 4096;
 constexpr size_t kBufferBytes = 256 << 10;
@@ -123,10 +124,9 @@ class Search {
                                   .context = this};
     int error = collector_.Start(options);
     if (error == 0) {
-      // As long as it takes: a heap of gigabytes takes seconds.
-      while (!collector_.Wait(base::MonotonicNanoseconds() + 60 * kSecond)) {
-      }
-      if (!collector_.finished() || !done_) error = -EIO;
+      // A heap of gigabytes takes seconds. Who takes much longer is stuck, and nobody waits for that.
+      if (!collector_.Wait(base::MonotonicNanoseconds() + kLongest)) collector_.Kill();
+      if (!collector_.finished() || !done_) error = -ETIMEDOUT;
     }
     if (dumpable == 0) base::Syscall(SYS_prctl, PR_SET_DUMPABLE, dumpable);
     const reach::StopResult stopped = collector_.result();

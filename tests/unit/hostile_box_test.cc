@@ -150,7 +150,10 @@ TEST(HostileBox, WhoseRingsClaimMoreThanTheFileHoldsIsReadNoLongerThanTheFileIs)
   header.file_bytes = box::kMaximumFileBytes;
   box::Region& events = header.regions[box::kEvents];
   const uint64_t held = (bad.size() - events.offset) / events.record_bytes;
-  events.capacity = (header.file_bytes - events.offset) / events.record_bytes;
+  box::Region& last = header.regions[box::kGrowth];
+  constexpr uint64_t kPage = 4096;
+  last.offset = (header.file_bytes - last.capacity * last.record_bytes) / kPage * kPage;
+  events.capacity = (last.offset - events.offset) / events.record_bytes;
   ASSERT_GT(events.capacity, 50'000'000u);
   for (const uint64_t used :
        {uint64_t{3}, held + 1, events.capacity, 5 * events.capacity + 2, ~uint64_t{0}}) {
