@@ -7,7 +7,7 @@
 #include <vector>
 
 int main(int argc, char** argv) {
-  const int rounds = argc > 1 ? atoi(argv[1]) : 60;
+  const int rounds = argc > 1 ? atoi(argv[1]) : 400;
   size_t characters = 0;
   for (int round = 0; round < rounds; ++round) {
     std::map<std::string, std::vector<std::string>> words;

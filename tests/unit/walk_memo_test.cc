@@ -72,7 +72,8 @@ struct Journey {
       // The hash is that of a walk from the same place without a memory.
       for (int i = 0; i < 2; ++i) {
         Walked both[2];
-        for (Walked& one : both) one = WalkFromHere(&one == both ? nullptr : memo, capacity);
+        const volatile int walks = 2;  // so that there is one place of the call, not one for each
+        for (int k = 0; k < walks; ++k) both[k] = WalkFromHere(k == 0 ? nullptr : memo, capacity);
         if (!(both[0] == both[1])) ++different;
       }
       truncated += (found.walk.flags & box::kStackTruncated) != 0;
