@@ -43,6 +43,15 @@ struct Walked {
   return result;
 }
 
+// From one and the same place, whatever the compiler makes of loops.
+void WalkTwice(WalkMemo* first, WalkMemo* second, uint32_t capacity, Walked (&both)[2]) {
+  WalkMemo* const memos[2] = {first, second};
+  for (int i = 0; i < 2; ++i) {
+    asm volatile("" : "+r"(i));
+    both[i] = WalkFromHere(memos[i], capacity);
+  }
+}
+
 // A random walk through calls of different frames, down and up, comparing on the way.
 struct Journey {
   std::mt19937 random{20261125};
@@ -72,8 +81,7 @@ struct Journey {
       // The hash is that of a walk from the same place without a memory.
       for (int i = 0; i < 2; ++i) {
         Walked both[2];
-        const volatile int walks = 2;  // so that there is one place of the call, not one for each
-        for (int k = 0; k < walks; ++k) both[k] = WalkFromHere(k == 0 ? nullptr : memo, capacity);
+        WalkTwice(nullptr, memo, capacity, both);
         if (!(both[0] == both[1])) ++different;
       }
       truncated += (found.walk.flags & box::kStackTruncated) != 0;
@@ -172,6 +180,7 @@ TEST(WalkMemo, NeedsNoRowForAStackThatItKnows) {
   Walked walked[2];
   int rows[2];
   for (int i = 0; i < 2; ++i) {
+    asm volatile("" : "+r"(i));  // one place of the call, as in WalkTwice
     ForgetRows();
     walked[i] = WalkFromHere(&memo, 64);
     rows[i] = RowsInUse();
