@@ -6,7 +6,6 @@
 #include "lib/base/directory.h"
 #include "lib/base/parse.h"
 #include "lib/base/text.h"
-#include "lib/recorder/own_process.h"
 #include "lib/recorder/places.h"
 #include "lib/recorder/recorder.h"
 
@@ -67,14 +66,14 @@ bool ParseBoxName(std::string_view name, uint64_t* process) {
 }
 
 void RemovePredecessor() {
+  // Asked of the kernel: a program that is not profiled has not marked its memory as its own.
+  const auto self = static_cast<uint64_t>(base::ProcessId());
   base::Path directory;
   for (int choice = 0; BoxDirectory(recorder.settings, choice, &directory); ++choice) {
     base::ForEachEntry(directory.c_str(), [&](std::string_view name) {
       uint64_t process = 0;
       box::Header header = {};
-      if (!ParseBoxName(name, &process) || process != static_cast<uint64_t>(OwnProcessId())) {
-        return true;
-      }
+      if (!ParseBoxName(name, &process) || process != self) return true;
       base::Path path(directory);
       path.Add('/').Add(name);
       // The one that was opened already, by an allocation before the constructors, is this image's.

@@ -35,6 +35,10 @@ NONSENSE = {
     "BOX_SIZE": ("1", r"'1': not between 1 MiB and 8 GiB; using 16MiB"),
     "BOX_MODE": ("rw", r"'rw': not a file mode such as 0600 or 0640; using 0600"),
     "MAX_STACK": ("1e3", r"'1e3': not a number from 1 to 512; using 64"),
+    "LEAK_CHECK": ("on", r"'on': neither 0 nor 1; using 0"),
+    "LEAK_EXIT_CODE": ("256", r"'256': not a number from 0 to 255; using 23"),
+    "LEAK_SUPPRESSIONS": ("list", r"'list': not an absolute path; using none"),
+    "COMMAND": ("x/y", r"'x/y': not an absolute path; using the one beside the library"),
     "VERBOSE": ("very", r"'very': neither 0 nor 1; using 0"),
 }
 
@@ -194,7 +198,8 @@ class Box(ActorTest):
         other = profile.total("alloc_objects", under(OTHER_STACKS))
         own = profile.total("alloc_objects", under("Branch"))
         self.assertGreater(other, 0)
-        self.assertGreater(own, 1000)
+        # A stack has room for 21 frames, in the mean, and these have some more.
+        self.assertGreater(own, 900)
         # Nothing is dropped: all are in one or the other, besides a few lines that it was told.
         self.assertLessEqual(count, own + other)
         self.assertLess(own + other, count + 100)
