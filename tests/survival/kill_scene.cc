@@ -73,7 +73,10 @@ bool BoxWatch::Changed(bool thorough) {
         records += region.capacity / box::kSampleShares << (2 * i);
       }
     }
-    if (id == box::kGrowth) records = region.reserved / region.record_bytes;
+    // While the box is made it has no sizes yet.
+    if (id == box::kGrowth && region.record_bytes != 0) {
+      records = region.reserved / region.record_bytes;
+    }
     if (thorough) records = region.capacity;
     changed |= Refresh(region.offset, records * region.record_bytes);
   }

@@ -72,12 +72,12 @@ const Way kWays[] = {
      [](const BoxState& before, const BoxState& after) {
        return !before.open && after.open && after.samples.size() == 1;
      }},
-    {{.name = "level raise", .operation = "samples", .argument = "100", .from_live = 140},
+    {{.name = "level raise", .operation = "samples", .argument = "90", .from_live = 131},
      [](const BoxState& before, const BoxState& after) {
        return after.header.sample_levels == before.header.sample_levels + 1;
      },
      100},
-    {{.name = "thinning", .operation = "samples", .argument = "8500", .from_live = 8620},
+    {{.name = "thinning", .operation = "samples", .argument = "8000", .from_live = 8110},
      [](const BoxState& before, const BoxState& after) {
        return after.header.losses.thinnings == 1 && after.header.interval > before.header.interval;
      },
