@@ -86,6 +86,9 @@ class Containers:
             {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
              "options": [*private, "mode=1777", "size=16m"]},
         ]  # fmt: skip
+        # A program that was built below /tmp is not to be hidden by it.
+        if command[0].startswith("/tmp/"):
+            mounts = [mount for mount in mounts if mount["destination"] != "/tmp"]
         for outside, inside in volumes:
             mounts = [mount for mount in mounts if mount["destination"] != inside]
             mounts.append({"destination": inside, "type": "bind", "source": outside,

@@ -132,7 +132,7 @@ class ContainerTest(unittest.TestCase):
     def test_a_living_container_with_a_private_dev_shm_is_read_from_the_host(self):
         service = self.start_service(16, 512)
         pid = self.wait_for(lambda: self.containers.pid("app"), "the service")
-        self.wait_for(lambda: self.holds(pid, 10), "the service's leak")
+        self.wait_for(lambda: self.holds(pid, 24), "the service's leak")
         taken = self.heapflare("dump", str(pid), "-o", f"{self.directory}/living.pb.gz")
         self.names_the_leak(taken, at_least=4 * MIB)
         self.assertIsNone(service.poll())
