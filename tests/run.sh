@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs all tests: installs what is missing, builds, and runs them with g++ (everything, fuzzing too), under ASan and
 # UBSan and under TSan (the unit tests).
-# ctest's summary comes last. About 25 minutes on two cores.
+# ctest's summary comes last. About half an hour on two cores.
 #   tests/run.sh          all
 #   tests/run.sh REGEX    the tests whose names match, g++ only
 set -eu
