@@ -1,7 +1,7 @@
 #include "lib/leakcheck/suppressions.h"
 
 #include "lib/base/parse.h"
-#include "lib/recorder/leak_suppressions.h"
+#include "lib/base/suppression.h"
 #include "lib/target/files.h"
 
 namespace heapflare::leakcheck {
@@ -19,7 +19,7 @@ void Suppressions::Parse(std::string_view text) {
   for (std::string_view line; base::TakeUntil('\n', &text, &line);) {
     ++number;
     std::string_view pattern;
-    if (recorder::ParseSuppression(line, &pattern)) {
+    if (base::ParseSuppression(line, &pattern)) {
       all_.push_back({.pattern = std::string(pattern), .line = number});
     }
   }
@@ -27,7 +27,7 @@ void Suppressions::Parse(std::string_view text) {
 
 Suppression* Suppressions::Find(std::string_view name) {
   for (Suppression& suppression : all_) {
-    if (recorder::MatchesPattern(suppression.pattern, name)) return &suppression;
+    if (base::MatchesPattern(suppression.pattern, name)) return &suppression;
   }
   return nullptr;
 }

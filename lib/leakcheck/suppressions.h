@@ -1,5 +1,5 @@
 // Suppressions of leaks from a file in LeakSanitizer's syntax, and what each was good for.
-// recorder/leak_suppressions.h has the syntax and the matching.
+// base/suppression.h has the syntax and the matching.
 #pragma once
 
 #include <cstdint>

@@ -7,11 +7,10 @@
 #include "lib/recorder/memory_window.h"
 #include "lib/recorder/next_allocator.h"
 #include "lib/recorder/own_frames.h"
+#include "lib/recorder/own_ranges.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/stale_contents.h"
-#include "lib/recorder/thread.h"
 #include "lib/recorder/thread_state.h"
-#include "lib/recorder/walk_memo_pool.h"
 
 namespace heapflare::recorder {
 namespace {
@@ -65,14 +64,11 @@ class Finder {
   }
 
   void AddOwn() {
-    const box::Mapping& books = recorder.mapping;
-    Add(reinterpret_cast<uint64_t>(books.base()), books.bytes());
-    uint64_t start = 0;
-    uint64_t bytes = 0;
-    MemoryOfThread(&start, &bytes);
-    Add(start, bytes);
-    MemoryOfMemos(&start, &bytes);
-    Add(start, bytes);
+    VisitOwnRanges(
+        [](void* self, uint64_t start, uint64_t bytes) {
+          static_cast<Finder*>(self)->out_->Add(start, start + bytes);
+        },
+        this);
     // Of the library; linked into a program we keep no addresses of blocks in its data. Blocks of the
     // arena are the loader's.
     const uint64_t arena = reinterpret_cast<uint64_t>(ArenaStart());
@@ -82,8 +78,6 @@ class Finder {
       out_->Add(arena + ArenaBytes(), PageUp(end));
     }
   }
-
-  void Add(uint64_t start, uint64_t bytes) { out_->Add(start, start + bytes); }
 
   // --- The allocator's memory ---
 

@@ -22,9 +22,9 @@
 #include "lib/reach/stopped_threads.h"
 #include "lib/recorder/memory_clock.h"
 #include "lib/recorder/own_process.h"
+#include "lib/recorder/own_ranges.h"
 #include "lib/recorder/recorder.h"
 #include "lib/recorder/thread.h"
-#include "lib/recorder/walk_memo_pool.h"
 #include "lib/recorder/watch.h"
 
 namespace heapflare::recorder {
@@ -65,7 +65,7 @@ struct Report {
   int64_t fork_ns;
 };
 
-// One pass-> In memory of its own: the copy gives back what it has searched, static memory too, and
+// One pass. In memory of its own: the copy gives back what it has searched, static memory too, and
 // uses nothing but this afterwards.
 struct Pass {
   bool live = false;      // memory is searched as it is
@@ -270,16 +270,11 @@ void SearchLive(void* context, const reach::StoppedThreads& /*threads*/) {
 
 bool StartCollector() {
   Own(reinterpret_cast<uint64_t>(pass), sizeof(Pass));
-  Own(reinterpret_cast<uint64_t>(recorder.mapping.base()), recorder.mapping.bytes());
   Own(reinterpret_cast<uint64_t>(pass->memory), pass->memory_bytes);
   Own(reinterpret_cast<uint64_t>(pass->shared), pass->shared_bytes);
   Own(pass->blocks.memory_start(), pass->blocks.memory_bytes());
-  uint64_t start = 0;
-  uint64_t bytes = 0;
-  MemoryOfThread(&start, &bytes);
-  Own(start, bytes);
-  MemoryOfMemos(&start, &bytes);
-  Own(start, bytes);
+  VisitOwnRanges([](void* /*context*/, uint64_t start, uint64_t bytes) { Own(start, bytes); },
+                 nullptr);
   reach::VisitSystemCalls(OwnProcessId(), AddWord, nullptr);
 
   const auto standing = reach::MayTryPtrace();

@@ -4,6 +4,7 @@
 
 #include "lib/base/elementary.h"
 #include "lib/base/parse.h"
+#include "lib/base/suppression.h"
 #include "lib/base/text.h"
 
 namespace heapflare::base {
@@ -67,6 +68,44 @@ TEST(Elementary, AgreesWithTheMathLibrary) {
     EXPECT_NEAR(SquareRoot(x) / std::sqrt(x), 1, 1e-15) << x;
   }
   for (const double x : {0.0, -1.0, HUGE_VAL, std::nan("")}) EXPECT_EQ(SquareRoot(x), 0) << x;
+}
+
+TEST(Suppression, MatchesAnywhereBetweenItsAnchors) {
+  const struct {
+    const char* pattern;
+    const char* name;
+    bool matches;
+  } cases[] = {
+      {"Insert", "Cache::Insert(int)", true},
+      {"^Insert", "Cache::Insert(int)", false},
+      {"^Cache", "Cache::Insert(int)", true},
+      {"Insert$", "Cache::Insert(int)", false},
+      {"(int)$", "Cache::Insert(int)", true},
+      {"C*::*t(", "Cache::Insert(int)", true},
+      {"^Cache$", "Cache", true},
+      {"^Cache$", "Caches", false},
+      {"*", "", true},
+      {"", "Cache", false},
+      {"^a*a$", "a", false},
+      {"^a*a$", "aba", true},
+      {"a*b*c", "xaxbxcx", true},
+      {"a*c*b", "xaxbxcx", false},
+      {"^", "anything", true},
+      {"lib.so$", "/usr/lib.so", true},
+  };
+  for (const auto& one : cases) {
+    EXPECT_EQ(MatchesPattern(one.pattern, one.name), one.matches)
+        << one.pattern << " in " << one.name;
+  }
+}
+
+TEST(Suppression, IsALineOfItsKind) {
+  std::string_view pattern;
+  EXPECT_TRUE(ParseSuppression("  leak: Cache::Insert \r", &pattern));
+  EXPECT_EQ(pattern, "Cache::Insert");
+  for (const char* line : {"", "# leak:x", "leak:", "leak:  ", "race:x", "leaks:x"}) {
+    EXPECT_FALSE(ParseSuppression(line, &pattern)) << line;
+  }
 }
 
 }  // namespace
